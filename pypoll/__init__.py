@@ -1,0 +1,10 @@
+"""poll() for Python, to the nanosecond: a drop-in for ``select.poll``."""
+
+from pypoll.events import *  # noqa: F403 - the names depend on the system
+from pypoll.events import CONSTANTS as _CONSTANTS
+from pypoll.events import PollEvent
+from pypoll.library import __version__
+from pypoll.poller import Poll, poll, poll_fd
+
+__all__ = ["Poll", "PollEvent", "__version__", "poll", "poll_fd"]
+__all__ += list(_CONSTANTS)

@@ -1,0 +1,64 @@
+"""Anything that stands for a file descriptor, to its number."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Protocol, Union
+
+from pypoll.messages import shown
+
+__all__ = ["MAX_DESCRIPTOR", "FileDescriptorLike", "HasFileno", "descriptor"]
+
+MAX_DESCRIPTOR = 2**31 - 1
+
+
+class HasFileno(Protocol):
+    """An object that knows its file descriptor: a file, a socket, a selector."""
+
+    def fileno(self) -> int:
+        """Return the file descriptor."""
+        ...
+
+
+FileDescriptorLike = Union[int, HasFileno]
+
+
+def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
+    """Return the number of a descriptor, or of an object with a ``fileno()`` that returns one.
+
+    An int is itself, also if it has a ``fileno``. A bool is accepted with a RuntimeWarning, as
+    since CPython 3.13 (issue 82626), which is put *stacklevel* frames up.
+
+    Raises TypeError for anything else, ValueError for a negative number and OverflowError for
+    one that no C int holds; and whatever ``fileno()`` raises.
+
+    >>> descriptor(3)
+    3
+    >>> descriptor(-1)
+    Traceback (most recent call last):
+        ...
+    ValueError: file descriptor cannot be a negative integer (-1)
+    """
+    if isinstance(fd, bool):
+        warnings.warn("bool is used as a file descriptor", RuntimeWarning, stacklevel=stacklevel)
+    if isinstance(fd, int):
+        number: int = fd
+    else:
+        try:
+            fileno = fd.fileno
+        except AttributeError:
+            raise TypeError(
+                f"file descriptor must be an int, or have a fileno() method, not {shown(fd)}"
+            ) from None
+        number = fileno()
+        if not isinstance(number, int):
+            raise TypeError(f"fileno() of {shown(fd)} returned {shown(number)}, not an int")
+    # A subclass may have its own idea of arithmetic; this is the number that C sees.
+    plain = int.__index__(number)
+    if not -MAX_DESCRIPTOR - 1 <= plain <= MAX_DESCRIPTOR:
+        raise OverflowError(
+            f"file descriptor {shown(plain)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
+        )
+    if plain < 0:
+        raise ValueError(f"file descriptor cannot be a negative integer ({plain})")
+    return plain

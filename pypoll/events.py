@@ -1,0 +1,138 @@
+"""The constants, event masks, and `PollEvent`."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from enum import IntFlag
+from typing import TYPE_CHECKING, SupportsIndex
+
+from pypoll.library import ffi, lib
+from pypoll.messages import shown
+
+MAX_MASK = 0xFFFF
+
+
+def _system_constants() -> dict[str, int]:
+    """Return every POLL* constant that the system's headers define, and no other."""
+    constants = {}
+    table = lib.pypoll_constants()
+    index = 0
+    while table[index].name:
+        constants[ffi.string(table[index].name).decode()] = table[index].value
+        index += 1
+    return constants
+
+
+CONSTANTS = _system_constants()
+globals().update(CONSTANTS)
+
+DEFAULT_MASK = CONSTANTS["POLLIN"] | CONSTANTS["POLLPRI"] | CONSTANTS["POLLOUT"]
+
+
+def event_mask(mask: SupportsIndex) -> int:
+    """Return an event mask as a plain int.
+
+    Accepts an int from 0 to 65535 or an object whose ``__index__()`` returns one; raises
+    TypeError for anything else, ValueError if it is negative and OverflowError if it is
+    greater, for poll(2) takes 16 bits.
+
+    >>> event_mask(PollEvent(17))
+    17
+    >>> event_mask(65536)
+    Traceback (most recent call last):
+        ...
+    OverflowError: event mask 65536 is too large: expected 0 to 65535
+    """
+    try:
+        plain = int.__index__(operator.index(mask))
+    except TypeError:
+        if hasattr(type(mask), "__index__"):
+            raise
+        raise TypeError(f"event mask must be an int, not {shown(mask)}") from None
+    if plain < 0:
+        raise ValueError(f"event mask cannot be negative ({shown(plain)}): expected 0 to 65535")
+    if plain > MAX_MASK:
+        raise OverflowError(f"event mask {shown(plain)} is too large: expected 0 to 65535")
+    return plain
+
+
+class _EventFlag(IntFlag):
+    """How a mask is shown: alike in every Python version."""
+
+    def __str__(self) -> str:
+        value = left = int(self)
+        names = []
+        for name, bits in CONSTANTS.items():
+            # On some systems a name repeats an earlier one, as POLLWRNORM does POLLOUT.
+            if left & bits:
+                names.append(name)
+                left &= ~bits
+        if left or not value:
+            names.append(f"{left:#x}")
+        return "|".join(names)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}.{self}: {int(self)}>"
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec else str(self)
+
+
+if TYPE_CHECKING:
+    # What every system has, and what each adds, for type checkers.
+    POLLIN: int
+    POLLPRI: int
+    POLLOUT: int
+    POLLERR: int
+    POLLHUP: int
+    POLLNVAL: int
+    POLLRDNORM: int
+    POLLRDBAND: int
+    POLLWRNORM: int
+    POLLWRBAND: int
+    if sys.platform == "linux":
+        POLLMSG: int
+        POLLREMOVE: int
+        POLLRDHUP: int
+    elif sys.platform == "darwin":
+        POLLEXTEND: int
+        POLLATTRIB: int
+        POLLNLINK: int
+        POLLWRITE: int
+        POLLSTANDARD: int
+    elif sys.platform.startswith("freebsd"):
+        POLLRDHUP: int
+        POLLINIGNEOF: int
+        POLLSTANDARD: int
+
+    class PollEvent(_EventFlag):
+        """An event mask, or the events of a descriptor, that shows its names."""
+
+        POLLIN: int
+        POLLPRI: int
+        POLLOUT: int
+        POLLERR: int
+        POLLHUP: int
+        POLLNVAL: int
+        POLLRDNORM: int
+        POLLRDBAND: int
+        POLLWRNORM: int
+        POLLWRBAND: int
+else:
+    # What `from pypoll.events import *` hands to the package: the constants of this system.
+    __all__ = list(CONSTANTS)
+
+    PollEvent = _EventFlag("PollEvent", CONSTANTS, module="pypoll")
+    PollEvent.__doc__ = """An event mask, or the events of a descriptor, that shows its names.
+
+    poll() itself returns plain ints; this is for reading them. Bits that the system has no
+    name for are kept, and shown as a number.
+
+    >>> PollEvent(17)
+    <PollEvent.POLLIN|POLLHUP: 17>
+    >>> str(PollEvent.POLLIN | PollEvent.POLLOUT)
+    'POLLIN|POLLOUT'
+    >>> PollEvent(17) & PollEvent.POLLHUP == 16
+    True
+    """

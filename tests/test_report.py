@@ -1,0 +1,50 @@
+"""``python -m pypoll``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pypoll
+from pypoll.library import lib
+
+
+def report(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pypoll", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_the_report_names_versions_and_constants() -> None:
+    ran = report()
+    assert (ran.returncode, ran.stderr) == (0, "")
+    for name in ("pypoll:", "python:", "cffi:", "system:", "C library:", "ppoll:", "stable ABI:"):
+        assert name in ran.stdout
+    assert pypoll.__version__ in ran.stdout
+    assert f"POLLIN       {pypoll.POLLIN:#06x}" in ran.stdout
+
+
+def test_the_json_report_has_the_same_facts() -> None:
+    ran = report("--json")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    facts = json.loads(ran.stdout)
+    assert facts["pypoll"] == pypoll.__version__
+    assert facts["ppoll"] is bool(lib.pypoll_has_ppoll())
+    assert facts["constants"] == {
+        name: getattr(pypoll, name) for name in pypoll.__all__ if name.startswith("POLL")
+    }
+    text = report().stdout
+    assert all(f"{name}:" in text for name in facts)
+    if sys.implementation.name == "pypy":
+        assert facts["stable ABI"] is False
+
+
+def test_an_unknown_argument_is_a_usage_error() -> None:
+    ran = report("--frobnicate")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "usage: python -m pypoll" in ran.stderr
