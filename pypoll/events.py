@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from enum import IntFlag
+from enum import IntFlag, auto
 from typing import TYPE_CHECKING, SupportsIndex
 
 from pypoll.library import ffi, lib
@@ -109,16 +109,16 @@ if TYPE_CHECKING:
     class PollEvent(_EventFlag):
         """An event mask, or the events of a descriptor, that shows its names."""
 
-        POLLIN: int
-        POLLPRI: int
-        POLLOUT: int
-        POLLERR: int
-        POLLHUP: int
-        POLLNVAL: int
-        POLLRDNORM: int
-        POLLRDBAND: int
-        POLLWRNORM: int
-        POLLWRBAND: int
+        POLLIN = auto()
+        POLLPRI = auto()
+        POLLOUT = auto()
+        POLLERR = auto()
+        POLLHUP = auto()
+        POLLNVAL = auto()
+        POLLRDNORM = auto()
+        POLLRDBAND = auto()
+        POLLWRNORM = auto()
+        POLLWRBAND = auto()
 else:
     # What `from pypoll.events import *` hands to the package: the constants of this system.
     __all__ = list(CONSTANTS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 
 import pypoll
 from pypoll.library import lib
@@ -17,6 +18,8 @@ def report(*arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=60,
+        # `-m` looks in the working directory first, which may be a source tree.
+        cwd=tempfile.gettempdir(),
     )
 
 

@@ -1,0 +1,57 @@
+"""The types that users' code is checked against."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pypoll import _shim
+from pypoll.library import ffi, lib
+
+STUB = Path(str(_shim.__file__)).parent / "_shim.pyi"
+USER_CODE = Path(__file__).parent / "user_code.py"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed here")
+def test_users_code_passes_a_strict_type_check(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(USER_CODE)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_stub_names_just_what_the_compiled_module_has() -> None:
+    stub = STUB.read_text("utf-8")
+    named = set(re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub))
+    assert named == set(dir(lib))
+    for name in re.findall(r"def (\w+)\(self", stub.split("class _Ffi")[1].split("class _Lib")[0]):
+        assert callable(getattr(ffi, name))
+
+
+def test_the_stub_names_just_what_the_package_uses() -> None:
+    sources = "".join(path.read_text("utf-8") for path in STUB.parent.glob("*.py"))
+    stub = STUB.read_text("utf-8")
+    for name in re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub):
+        assert f"lib.{name}" in sources, name
+    for name in re.findall(r"def (\w+)\(self", stub.split("class _Ffi")[1].split("class _Lib")[0]):
+        assert f"ffi.{name}(" in sources, name
+
+
+def test_functions_of_the_stub_take_as_many_arguments_as_those_of_the_module() -> None:
+    introspecting: Any = ffi
+    declared = re.findall(r"def (pypoll_\w+)\(\s*self(.*?)\)", STUB.read_text("utf-8"), re.DOTALL)
+    for name, parameters in declared:
+        function = introspecting.typeof(getattr(lib, name))
+        assert parameters.count(":") == len(function.args), name
+    assert len(declared) > 20
