@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Protocol, Union
 
+from pypoll.integers import plain
 from pypoll.messages import shown
 
 __all__ = ["MAX_DESCRIPTOR", "FileDescriptorLike", "HasFileno", "descriptor"]
@@ -53,12 +54,11 @@ def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
         number = fileno()
         if not isinstance(number, int):
             raise TypeError(f"fileno() of {shown(fd)} returned {shown(number)}, not an int")
-    # A subclass may have its own idea of arithmetic; this is the number that C sees.
-    plain = int.__index__(number)
-    if not -MAX_DESCRIPTOR - 1 <= plain <= MAX_DESCRIPTOR:
+    number = plain(number)
+    if not -MAX_DESCRIPTOR - 1 <= number <= MAX_DESCRIPTOR:
         raise OverflowError(
-            f"file descriptor {shown(plain)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
+            f"file descriptor {shown(number)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
         )
-    if plain < 0:
-        raise ValueError(f"file descriptor cannot be a negative integer ({plain})")
-    return plain
+    if number < 0:
+        raise ValueError(f"file descriptor cannot be a negative integer ({number})")
+    return number

@@ -7,6 +7,7 @@ import sys
 from enum import IntFlag, auto
 from typing import TYPE_CHECKING, SupportsIndex
 
+from pypoll.integers import plain
 from pypoll.library import ffi, lib
 from pypoll.messages import shown
 
@@ -45,16 +46,16 @@ def event_mask(mask: SupportsIndex) -> int:
     OverflowError: event mask 65536 is too large: expected 0 to 65535
     """
     try:
-        plain = int.__index__(operator.index(mask))
+        number = plain(operator.index(mask))
     except TypeError:
         if hasattr(type(mask), "__index__"):
             raise
         raise TypeError(f"event mask must be an int, not {shown(mask)}") from None
-    if plain < 0:
-        raise ValueError(f"event mask cannot be negative ({shown(plain)}): expected 0 to 65535")
-    if plain > MAX_MASK:
-        raise OverflowError(f"event mask {shown(plain)} is too large: expected 0 to 65535")
-    return plain
+    if number < 0:
+        raise ValueError(f"event mask cannot be negative ({shown(number)}): expected 0 to 65535")
+    if number > MAX_MASK:
+        raise OverflowError(f"event mask {shown(number)} is too large: expected 0 to 65535")
+    return number
 
 
 class _EventFlag(IntFlag):

@@ -8,12 +8,19 @@ import reprlib
 def shown(value: object) -> str:
     """Return a short repr of *value*, whatever it is.
 
-    A message must not fail in its turn: int refuses to print very many digits, and a repr
-    may raise anything.
+    A message must not fail in its turn: int refuses to print very many digits, and a repr may
+    raise anything. An object without a repr of its own is shown by its type.
 
-    >>> shown("x"), shown(-1), shown(10**5000)
-    ("'x'", '-1', 'an int of 16610 bits')
+    >>> shown("x"), shown(-1), shown(10**5000), shown(object())
+    ("'x'", '-1', 'an int of 16610 bits', 'an object')
     """
+    name = type(value).__name__
+    article = "an" if name[:1].lower() in "aeiou" else "a"
     if isinstance(value, int) and int.bit_length(value) > 128:
-        return f"an {type(value).__name__} of {int.bit_length(value)} bits"
-    return reprlib.repr(value)
+        return f"{article} {name} of {int.bit_length(value)} bits"
+    if type(value).__repr__ is object.__repr__:
+        return f"{article} {name}"
+    try:
+        return reprlib.repr(value)
+    except Exception:
+        return f"{article} {name}"

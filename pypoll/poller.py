@@ -15,9 +15,10 @@ from typing import Any, NoReturn, SupportsIndex
 
 from pypoll.descriptors import MAX_DESCRIPTOR, FileDescriptorLike, descriptor
 from pypoll.events import DEFAULT_MASK, MAX_MASK, PollEvent, event_mask
+from pypoll.integers import plain
 from pypoll.library import ffi, lib
 from pypoll.messages import shown
-from pypoll.timeouts import NO_LIMIT, Milliseconds, nanoseconds
+from pypoll.timeouts import NO_LIMIT, RealNumber, nanoseconds
 
 __all__ = ["Poll", "poll", "poll_fd"]
 
@@ -164,7 +165,7 @@ class Poll:
         if error:
             raise MemoryError(f"no memory to unregister file descriptor {fd}")
 
-    def poll(self, timeout: Milliseconds | None = None, /) -> list[tuple[int, int]]:
+    def poll(self, timeout: RealNumber | None = None, /) -> list[tuple[int, int]]:
         """Wait until a descriptor of the set is ready, and return a list of (fd, event).
 
         *timeout* is any real number of milliseconds: 0 returns at once, None, ``math.inf`` and
@@ -204,7 +205,7 @@ class Poll:
 
     def ppoll(
         self,
-        timeout: Milliseconds | None = None,
+        timeout: RealNumber | None = None,
         sigmask: Iterable[int] | None = None,
         /,
     ) -> list[tuple[int, int]]:
@@ -230,12 +231,18 @@ class Poll:
         signals = _signal_numbers(sigmask)
         if not _HAS_PPOLL:
             raise NotImplementedError("this system has no ppoll(2), so sigmask must be None")
-        return self._poll_masked(limit, signals)
+        return self._poll_for(limit, signals)
 
-    def _poll_masked(self, limit: int, signals: bytes) -> list[tuple[int, int]]:
-        """Wait for so many nanoseconds with these signals blocked."""
+    def _poll_for(self, limit: int, signals: bytes | None = None) -> list[tuple[int, int]]:
+        """Wait for so many nanoseconds, with these signals blocked if there are any given."""
+        poll_set = self._set
         while True:
-            answer = lib.pypoll_wait_masked(self._set, limit, signals, len(signals))
+            if signals is not None:
+                answer = lib.pypoll_wait_masked(poll_set, limit, signals, len(signals))
+            elif limit == 0:
+                answer = _check(poll_set)
+            else:
+                answer = _wait_for(poll_set, limit)
             if answer != -EBUSY:
                 return self._finish(answer)
             self._end_stale_hold()
@@ -334,13 +341,13 @@ class Poll:
 poll = Poll
 
 # The code of the methods in whose frames a wait lives: one of them to a wait.
-_WAITS = (Poll.poll.__code__, Poll._poll_masked.__code__)
+_WAITS = (Poll.poll.__code__, Poll._poll_for.__code__)
 
 
 def poll_fd(
     fd: FileDescriptorLike,
     eventmask: SupportsIndex = DEFAULT_MASK,
-    timeout: Milliseconds | None = None,
+    timeout: RealNumber | None = None,
     /,
 ) -> int:
     """Wait until one descriptor is ready, and return its events, 0 when time ran out.
@@ -383,7 +390,7 @@ def _signal_numbers(sigmask: Iterable[int]) -> bytes:
     numbers = set()
     for item in sigmask:
         try:
-            number = int.__index__(operator.index(item))
+            number = plain(operator.index(item))
         except TypeError:
             raise TypeError(f"signal mask must hold signal numbers, not {shown(item)}") from None
         if not 1 <= number < signal.NSIG:

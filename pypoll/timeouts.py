@@ -1,4 +1,4 @@
-"""Any real number of milliseconds, to whole nanoseconds.
+"""Any real number of milliseconds or seconds, to whole nanoseconds.
 
 The deadlines that follow from them are the shim's: it reads the clock next to the system call.
 """
@@ -10,12 +10,15 @@ import operator
 from numbers import Real
 from typing import Any, Protocol, SupportsIndex, Union
 
+from pypoll.integers import plain
 from pypoll.messages import shown
 
-__all__ = ["NO_LIMIT", "Milliseconds", "nanoseconds"]
+__all__ = ["NO_LIMIT", "PER_MILLISECOND", "PER_SECOND", "RealNumber", "nanoseconds"]
 
 NO_LIMIT = -1
-NANOSECONDS_PER_MILLISECOND = 1_000_000
+PER_MILLISECOND = 1_000_000
+PER_SECOND = 1_000_000_000
+UNITS = {PER_MILLISECOND: "milliseconds", PER_SECOND: "seconds"}
 MAX_NANOSECONDS = 2**63 - 1
 
 
@@ -27,14 +30,15 @@ class SupportsIntegerRatio(Protocol):
         ...
 
 
-Milliseconds = Union[float, SupportsIndex, SupportsIntegerRatio]
+RealNumber = Union[float, SupportsIndex, SupportsIntegerRatio]
 
 
-def nanoseconds(milliseconds: Milliseconds) -> int:
-    """Return the nanoseconds in so many milliseconds, rounded up, or -1 for no limit.
+def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
+    """Return the nanoseconds in a timeout, rounded up, or -1 for no limit.
 
-    A negative number is no limit, as is ``math.inf``. Raises TypeError for what is not a real
-    number, ValueError for a NaN, and OverflowError for more than 2**63 - 1 nanoseconds.
+    *timeout* is a real number of milliseconds, or of another *unit* of so many nanoseconds. A
+    negative one is no limit, as is ``math.inf``. Raises TypeError for what is not a real number,
+    ValueError for a NaN, and OverflowError for more than 2**63 - 1 nanoseconds.
 
     >>> nanoseconds(1.5)
     1500000
@@ -43,50 +47,46 @@ def nanoseconds(milliseconds: Milliseconds) -> int:
     >>> nanoseconds(-0.5)
     -1
     """
-    number: Any = milliseconds
-    if hasattr(type(number), "__index__"):
-        whole = int.__index__(operator.index(number))
-        if whole < 0:
-            return NO_LIMIT
-        return _checked(whole * NANOSECONDS_PER_MILLISECOND, milliseconds)
+    number: Any = timeout
     if isinstance(number, float):
         number = float.__float__(number)
+    elif hasattr(type(number), "__index__"):
+        whole = plain(operator.index(number))
+        return NO_LIMIT if whole < 0 else _checked(whole * unit, timeout, unit)
     elif not hasattr(type(number), "as_integer_ratio"):
         if not isinstance(number, Real):
             raise TypeError(
-                f"timeout must be a real number of milliseconds or None, not {shown(number)}"
+                f"timeout must be a real number of {UNITS[unit]} or None, not {shown(number)}"
             )
         number = float(number)
-    return _rounded_up(number, milliseconds)
-
-
-def _rounded_up(number: Any, milliseconds: Milliseconds) -> int:
-    """Return the nanoseconds in *number*, a float or something as exact.
-
-    The nearest float tells first what can be told without the exact ratio, which for
-    Decimal('1e-999999999') would fill the memory.
-    """
+    # The nearest float tells first what can be told without the exact ratio, which for
+    # Decimal('1e-999999999') would fill the memory.
     try:
         nearest = float(number)
     except OverflowError:
         nearest = math.inf if number > 0 else -math.inf
+    except ValueError:
+        # Of a Decimal it is the signaling NaN that float() refuses, in words of its own.
+        if not hasattr(type(number), "is_snan"):
+            raise
+        nearest = math.nan
     if math.isnan(nearest):
-        raise ValueError(f"timeout must be a number of milliseconds, not {shown(milliseconds)}")
+        raise ValueError(f"timeout must be a number of {UNITS[unit]}, not {shown(timeout)}")
     if nearest < 0 or number == math.inf:
         return NO_LIMIT
-    if nearest < 1e-7:
+    if nearest < 1e-10:
         return NO_LIMIT if number < 0 else int(number > 0)
     if nearest > MAX_NANOSECONDS:
-        return _checked(MAX_NANOSECONDS + 1, milliseconds)
+        return _checked(MAX_NANOSECONDS + 1, timeout, unit)
     numerator, denominator = number.as_integer_ratio()
-    return _checked(-(-numerator * NANOSECONDS_PER_MILLISECOND // denominator), milliseconds)
+    return _checked(-(-numerator * unit // denominator), timeout, unit)
 
 
-def _checked(total: int, milliseconds: Milliseconds) -> int:
+def _checked(total: int, timeout: RealNumber, unit: int) -> int:
     """Return *total*, if that many nanoseconds fit the 64 bits of the clock."""
     if total > MAX_NANOSECONDS:
         raise OverflowError(
-            f"timeout of {shown(milliseconds)} ms is too long: "
-            f"expected at most {MAX_NANOSECONDS // NANOSECONDS_PER_MILLISECOND}"
+            f"timeout of {shown(timeout)} {UNITS[unit]} is too long: "
+            f"expected at most {MAX_NANOSECONDS // unit}"
         )
     return total

@@ -40,14 +40,14 @@ def test_a_compiled_module_of_another_version_is_refused_by_name(tmp_path: Path)
     assert pypoll.__version__ in ran.stderr
 
 
-def test_importing_opens_no_descriptor_and_starts_no_thread() -> None:
+def test_importing_opens_no_descriptor_and_starts_no_thread(tmp_path: Path) -> None:
     program = (
         "import os, threading, _cffi_backend\n"
         "before = os.listdir('/proc/self/fd'), os.listdir('/proc/self/task')\n"
         "import pypoll\n"
         "assert (os.listdir('/proc/self/fd'), os.listdir('/proc/self/task')) == before\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, timeout=60)
 
 
 def test_types_and_stub_are_installed_and_c_sources_are_not() -> None:

@@ -116,6 +116,7 @@ def test_what_the_handler_raises_leaves_the_wait_and_the_object_stays_usable(
     assert wait(p, None) in ([(reading, pypoll.POLLIN)], pypoll.POLLIN)
 
 
+@pytest.mark.asynchronous
 def test_a_handler_that_raises_at_random_instructions_leaves_the_object_usable() -> None:
     """With 200 descriptors ready, so that results are handed over in parts."""
     pipes = [os.pipe() for _ in range(200)]
