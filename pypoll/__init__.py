@@ -5,6 +5,17 @@ from pypoll.events import CONSTANTS as _CONSTANTS
 from pypoll.events import PollEvent
 from pypoll.library import __version__
 from pypoll.poller import Poll, poll, poll_fd
+from pypoll.selector import EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 
-__all__ = ["Poll", "PollEvent", "__version__", "poll", "poll_fd"]
+__all__ = [
+    "EVENT_READ",
+    "EVENT_URGENT",
+    "EVENT_WRITE",
+    "Poll",
+    "PollEvent",
+    "PollSelector",
+    "__version__",
+    "poll",
+    "poll_fd",
+]
 __all__ += list(_CONSTANTS)

@@ -1,27 +1,25 @@
 """Run test cases of CPython's own, named as for unittest, with `select.poll` replaced.
 
+With `--selector` before the names, `selectors.PollSelector` is replaced too.
 test_cpython_suite.py runs this in a process of its own for each suite. The last line that it
 prints is a JSON object; the exit status is 0 if cases ran and none failed.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import importlib
+import inspect
+import json
+import re
 import select
+import selectors
+import sys
+import textwrap
+import unittest
+from typing import Any
 
 import pypoll
-
-# selectors reads select.poll once, when it is imported, and unittest or asyncio may import it.
-select.poll = pypoll.poll  # type: ignore[assignment, misc]
-
-import faulthandler  # noqa: E402
-import importlib  # noqa: E402
-import inspect  # noqa: E402
-import json  # noqa: E402
-import re  # noqa: E402
-import selectors  # noqa: E402
-import sys  # noqa: E402
-import textwrap  # noqa: E402
-import unittest  # noqa: E402
 
 HANG_SECONDS = 240
 C_INT_TIMEOUT = re.compile(
@@ -44,9 +42,20 @@ def allow_timeouts_beyond_c_int() -> None:
     module.PollTests.test_poll_c_limits = made["test_poll_c_limits"]
 
 
+def replace_poll() -> None:
+    """Put pypoll.poll into the modules that have select.poll."""
+    having: list[tuple[Any, str]] = [(select, "poll"), (selectors.PollSelector, "_selector_cls")]
+    for place, name in having:
+        if vars(place)[name].__module__ != "select":
+            sys.exit(f"{name} of {place} is not select.poll")
+        setattr(place, name, pypoll.poll)
+
+
 def main(names: list[str]) -> int:
-    if vars(selectors.PollSelector)["_selector_cls"] is not pypoll.poll:
-        sys.exit("selectors was imported before select.poll was replaced")
+    replace_poll()
+    if names[:1] == ["--selector"]:
+        del names[0]
+        selectors.PollSelector = pypoll.PollSelector  # type: ignore[misc, assignment]
     faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
     if "test.test_poll" in names and sys.version_info < (3, 15):
         allow_timeouts_beyond_c_int()

@@ -56,9 +56,26 @@ def poll_event_loop_classes() -> list[str]:
 def test_cpythons_own_cases_pass_with_select_poll_replaced(
     names: list[str], tmp_path: Path
 ) -> None:
+    run(names, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["test.test_selectors.PollSelectorTestCase"], id="selectors"),
+        pytest.param(poll_event_loop_classes(), id="asyncio"),
+    ],
+)
+def test_cpythons_own_cases_pass_with_its_poll_selector_replaced(
+    names: list[str], tmp_path: Path
+) -> None:
+    run(["--selector", *names], tmp_path)
+
+
+def run(arguments: list[str], directory: Path) -> None:
     completed = subprocess.run(
-        [sys.executable, str(RUNNER), *names],
-        cwd=tmp_path,
+        [sys.executable, str(RUNNER), *arguments],
+        cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import pypoll
+from pypoll.library import lib
 
 README = Path(__file__).parent.parent / "README.md"
 MODULES = ("descriptors", "events", "messages", "poller", "timeouts")
@@ -49,6 +50,8 @@ def test_the_programs_in_the_readme_run(tmp_path: Path) -> None:
     programs = [block for block in fenced("python") if ">>>" not in block]
     assert programs
     for program in programs:
+        if ".ppoll(" in program and not lib.pypoll_has_ppoll():
+            continue  # this build refuses the signal mask that the program shows
         ran = subprocess.run(
             [sys.executable, "-W", "error", "-c", program],
             cwd=tmp_path,

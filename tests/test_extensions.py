@@ -15,6 +15,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable, NamedTuple, get_type_hints
 
 import pytest
@@ -582,9 +583,10 @@ print("done")
 """
 
 
-def test_a_program_for_select_runs_with_pypoll_under_that_name() -> None:
+def test_a_program_for_select_runs_with_pypoll_under_that_name(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", PROGRAM],
+        cwd=tmp_path,  # the working directory comes first on its path, and may be a source tree
         capture_output=True,
         text=True,
         check=False,

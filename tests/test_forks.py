@@ -140,6 +140,7 @@ def test_a_fork_in_a_signal_handler_lets_both_waits_go_on(pipe: tuple[int, int])
     assert succeeds(children[0])
 
 
+@pytest.mark.asynchronous
 def test_forks_while_threads_change_sets_leave_every_child_a_whole_set(
     pipe: tuple[int, int],
 ) -> None:

@@ -722,12 +722,16 @@ def test_a_wait_of_50_microseconds_takes_less_than_200(pipe: Pipe, call: Call) -
 @pytest.mark.parametrize("wait", DISTINCT_WAITS)
 @pytest.mark.parametrize("timeout", [0.5, 0.999, Fraction(1, 2), Decimal("0.5")])
 def test_half_a_millisecond_is_slept_and_not_spun(pipe: Pipe, timeout: Any, wait: Wait) -> None:
-    used, start = time.process_time_ns(), time.monotonic_ns()
-    for _ in range(100):
-        assert wait(pipe.reading, timeout) == 0
-    elapsed = time.monotonic_ns() - start
-    assert elapsed >= 100 * timeout * MILLISECOND
-    assert time.process_time_ns() - used < elapsed / 2
+    # Another process may make this one's own work look long, though hardly each time.
+    for _ in range(20):
+        used, start = time.process_time_ns(), time.monotonic_ns()
+        for _ in range(100):
+            assert wait(pipe.reading, timeout) == 0
+        elapsed = time.monotonic_ns() - start
+        assert elapsed >= 100 * timeout * MILLISECOND
+        if time.process_time_ns() - used < elapsed / 2:
+            return
+    raise AssertionError("most of the time was spent working")
 
 
 # ---- Refused -------------------------------------------------------------------------------

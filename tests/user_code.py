@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import selectors
 import socket
 import sys
 from decimal import Decimal
@@ -44,6 +46,23 @@ def serve(poller: select.Poll, connection: socket.socket) -> list[tuple[int, int
         assert_type(select.POLLRDHUP, int)
     poller.unregister(connection)
     return Watched("name").poll(0)
+
+
+class Named(select.PollSelector):
+    """A selector of one's own."""
+
+    name: str = ""
+
+
+async def loop_with_selector(connection: socket.socket) -> None:
+    selector = Named()
+    key = selector.register(connection, select.EVENT_READ | select.EVENT_URGENT, data="x")
+    assert_type(key, selectors.SelectorKey)
+    for timeout in (None, 0, 0.5, Fraction(1, 3)):
+        for ready, events in selector.select(timeout):
+            assert_type(ready, selectors.SelectorKey)
+            assert_type(events, int)
+    asyncio.SelectorEventLoop(selector)
 
 
 def mistakes(poller: select.Poll) -> None:

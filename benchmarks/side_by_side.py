@@ -1,8 +1,8 @@
-"""pypoll.Poll beside the interpreter's own select.poll, in the same run, as ratios.
+"""pypoll beside the interpreter's own select and selectors, in the same run, as ratios.
 
-    python benchmarks/against_select.py
+    python benchmarks/side_by_side.py
 
-The two take turns, and the best of many turns counts for each: so the ratio survives a machine
+The subjects take turns, and the best of many turns counts for each: so a ratio survives a machine
 that others use too. Times are only for orientation.
 """
 
@@ -12,6 +12,7 @@ import os
 import platform
 import resource
 import select
+import selectors
 import statistics
 import sys
 import time
@@ -42,15 +43,20 @@ def seconds(work: Work, calls: int) -> float:
     return (time.perf_counter() - begun) / calls
 
 
-def compare(name: str, make: Callable[[Any], Work], calls: int) -> None:
-    """Print a row: what *make* returns for each of the two, timed in turns."""
-    works = [make(select), make(pypoll)]
-    best = [float("inf"), float("inf")]
+def compare(name: str, works: list[Work], calls: int) -> None:
+    """Print a row: microseconds of each, and the ratios of the last one to the others."""
+    best = [float("inf")] * len(works)
     for _ in range(TURNS):
         for index, work in enumerate(works):
             best[index] = min(best[index], seconds(work, calls))
-    theirs, ours = best
-    print(f"{name:<36} {theirs * 1e6:>10.3f} {ours * 1e6:>10.3f} {ours / theirs:>7.2f}", flush=True)
+    times = "".join(f"{each * 1e6:>10.3f}" for each in best)
+    ratios = "".join(f"{best[-1] / each:>7.2f}" for each in best[:-1])
+    print(f"{name:<34}{times}{ratios}", flush=True)
+
+
+def heading(title: str, *subjects: str) -> None:
+    columns = "".join(f"{subject:>10}" for subject in subjects)
+    print(f"\n{title:<34}{columns}{'ratio' if len(subjects) == 2 else 'ratios':>7}")
 
 
 def compare_sets(count: int) -> None:
@@ -88,14 +94,46 @@ def compare_sets(count: int) -> None:
 
             return work
 
-        compare(f"{count:>5}, idle", polled, calls)
-        compare(f"{count:>5}, unregister, register, poll", replaced, calls)
-        compare(f"{count:>5}, modify, poll", modified, calls)
+        def row(name: str, make: Callable[[Any], Work]) -> None:
+            compare(f"{count:>5}, {name}", [make(select), make(pypoll)], calls)
+
+        row("idle", polled)
+        row("unregister, register, poll", replaced)
+        row("modify, poll", modified)
         os.write(opened[0][1], b"x")
-        compare(f"{count:>5}, one ready", polled, calls)
+        row("one ready", polled)
         for _, writing in opened[1:]:
             os.write(writing, b"x")
-        compare(f"{count:>5}, all ready", polled, calls)
+        row("all ready", polled)
+
+
+def compare_registering() -> None:
+    def work(module: Any) -> Work:
+        poller, mask = module.poll(), module.POLLIN
+        return lambda: poller.register(0, mask)
+
+    compare("register a known descriptor", [work(select), work(pypoll)], CALLS_IN_A_TURN)
+
+
+def compare_selectors(count: int) -> None:
+    calls = max(50, CALLS_IN_A_TURN // count)
+    epoll = getattr(selectors, "EpollSelector", selectors.DefaultSelector)
+    with pipes(count) as opened:
+        made = [selectors.PollSelector(), epoll(), pypoll.PollSelector()]
+        for selector in made:
+            for reading, _ in opened:
+                selector.register(reading, selectors.EVENT_READ, "data")
+
+        def row(name: str) -> None:
+            works: list[Work] = [lambda select=each.select: select(0) for each in made]  # type: ignore[misc]
+            compare(f"{count:>5}, {name}", works, calls)
+
+        row("idle")
+        for _, writing in opened:
+            os.write(writing, b"x")
+        row("all ready")
+        for selector in made:
+            selector.close()
 
 
 def show_short_waits() -> None:
@@ -116,15 +154,13 @@ def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     print(f"{platform.python_implementation()} {sys.version.split()[0]}, {platform.platform()}")
-    print(f"{'us a call; descriptors are pipes':<36} {'select':>10} {'pypoll':>10} {'ratio':>7}")
+    heading("Poll, us a call, pipes", "select", "pypoll")
     for count in (1, 10, 100, 1000):
         compare_sets(count)
-
-    def registered_again(module: Any) -> Work:
-        poller, mask = module.poll(), module.POLLIN
-        return lambda: poller.register(0, mask)
-
-    compare("register a known descriptor", registered_again, CALLS_IN_A_TURN)
+    compare_registering()
+    heading("PollSelector, us a call, pipes", "poll", "epoll", "pypoll")
+    for count in (1, 100, 1000):
+        compare_selectors(count)
     show_short_waits()
 
 

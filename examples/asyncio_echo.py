@@ -1,0 +1,145 @@
+"""An echo server of asyncio streams, in an event loop over pypoll.PollSelector.
+
+    python examples/asyncio_echo.py                   serve until Ctrl-C; try `nc 127.0.0.1 7007`
+    python examples/asyncio_echo.py --clients 200     let 200 clients in the same loop check it
+
+Exit status: 0 when the server was stopped, or when every client got every byte back;
+1 when something went wrong; 2 when the command was not understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import selectors
+import signal
+import sys
+
+import pypoll
+
+CHUNK = 64 * 1024  # the most that is read at a time
+MESSAGE = 1024  # what a client sends before it waits for the answer
+BACKLOG = 1024  # the system cuts it down to its own maximum
+HOST = "127.0.0.1"
+
+SELECTORS: dict[str, type[selectors.BaseSelector]] = {
+    "pypoll": pypoll.PollSelector,
+    "poll": selectors.PollSelector,
+}
+if hasattr(selectors, "EpollSelector"):
+    SELECTORS["epoll"] = selectors.EpollSelector
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Send back to one client what it sends, until it ends."""
+    try:
+        while chunk := await reader.read(CHUNK):
+            writer.write(chunk)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+    except OSError:
+        pass  # the client is gone
+    finally:
+        # When this is cancelled, the client may never take the output that is left.
+        writer.transport.abort()
+
+
+async def check(port: int, stop: asyncio.Event) -> int:
+    """Be a client until the stop, and return the number of messages that came back."""
+    noise = os.urandom(2 * MESSAGE)
+    count = 0
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        while not count or not stop.is_set():
+            message = noise[count % MESSAGE :][:MESSAGE]
+            writer.write(message)
+            if await reader.readexactly(MESSAGE) != message:
+                raise ValueError("a wrong byte came back")
+            count += 1
+    finally:
+        writer.close()
+    await writer.wait_closed()
+    return count
+
+
+async def load(port: int, stop: asyncio.Event, arguments: argparse.Namespace) -> int:
+    """Run the clients, print what came of it, and return the exit status."""
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    loop.call_later(arguments.seconds, stop.set)
+    clients = [check(port, stop) for _ in range(arguments.clients)]
+    results = await asyncio.gather(*clients, return_exceptions=True)
+    counts = [result for result in results if isinstance(result, int)]
+    errors = {str(result) for result in results if isinstance(result, BaseException)}
+    rate = sum(counts) / (loop.time() - begin)
+    line = f"{arguments.selector}: {len(counts):,} of {len(clients):,} clients served"
+    line += f", {rate:,.0f} messages/s, {rate * MESSAGE / 1e6:,.1f} MB/s"
+    print("; ".join([line, *sorted(errors)]), flush=True)
+    return 1 if errors else 0
+
+
+async def serve(arguments: argparse.Namespace) -> int:
+    """Serve until a signal comes or the clients are done, and return the exit status."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    connections: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = loop.create_task(echo(reader, writer))
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+
+    try:
+        server = await asyncio.start_server(connected, HOST, arguments.port, backlog=BACKLOG)
+    except OSError as error:
+        print(f"cannot listen on {HOST}:{arguments.port}: {error}", file=sys.stderr)
+        return 1
+    port = server.sockets[0].getsockname()[1]
+    print(f"echo server on {HOST}:{port}, over {arguments.selector}", flush=True)
+    status = 0
+    if arguments.clients is None:
+        await stop.wait()
+        print("stopped", flush=True)
+    else:
+        status = await load(port, stop, arguments)
+    server.close()
+    for task in connections:
+        task.cancel()
+    await asyncio.gather(*connections, return_exceptions=True)
+    await server.wait_closed()
+    return status
+
+
+def main() -> int:
+    """Run the command, and return its exit status."""
+    parser = argparse.ArgumentParser(description="asyncio echo server over pypoll.PollSelector")
+    parser.add_argument("--port", type=int, help="default: 7007, with --clients any free port")
+    parser.add_argument("--clients", type=int, metavar="N", help="check the server by N clients")
+    parser.add_argument("--seconds", type=float, default=3.0, help="how long (default: 3)")
+    parser.add_argument("--selector", choices=SELECTORS, default="pypoll", help="default: pypoll")
+    arguments = parser.parse_args()
+    if arguments.port is None:
+        arguments.port = 7007 if arguments.clients is None else 0
+    if not 0 <= arguments.port <= 65535:
+        parser.error("--port must be from 0 to 65535")
+    if arguments.clients is not None and arguments.clients < 1:
+        parser.error("--clients must be at least 1")
+    if not 0 < arguments.seconds <= 86400:
+        parser.error("--seconds must be above 0, and a day at most")
+
+    def new_loop() -> asyncio.SelectorEventLoop:
+        return asyncio.SelectorEventLoop(SELECTORS[arguments.selector]())
+
+    if sys.version_info >= (3, 12):
+        return asyncio.run(serve(arguments), loop_factory=new_loop)
+    with contextlib.closing(new_loop()) as loop:
+        return loop.run_until_complete(serve(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
