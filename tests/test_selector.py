@@ -391,6 +391,19 @@ class HandlerError(Exception):
     """Raised by a signal handler."""
 
 
+def change_all(selector: PollSelector, sockets: list[Pair]) -> None:
+    for number, (left, right) in enumerate(sockets):
+        with contextlib.suppress(KeyError):
+            selector.register(left, EVENT_READ | EVENT_WRITE, number)
+        with contextlib.suppress(KeyError):
+            selector.modify(left, EVENT_WRITE, number + 10)
+        selector.select(0)
+        with contextlib.suppress(KeyError):
+            selector.unregister(left)
+        with contextlib.suppress(KeyError):
+            selector.register(right, EVENT_WRITE, number + 20)
+
+
 @pytest.mark.asynchronous
 def test_a_handler_that_raises_at_random_instructions_leaves_keys_and_set_alike(
     selector: PollSelector,
@@ -401,27 +414,22 @@ def test_a_handler_that_raises_at_random_instructions_leaves_keys_and_set_alike(
     def action() -> None:
         raise HandlerError
 
-    for _ in range(1500):
-        with contextlib.suppress(HandlerError), alarm(action, choice.uniform(1e-6, 1e-4)):
-            # Not for ever: where nobody can catch an exception, as in __del__, it is dropped.
-            for _ in range(1000):
-                for number, (left, right) in enumerate(sockets):
-                    with contextlib.suppress(KeyError):
-                        selector.register(left, EVENT_READ | EVENT_WRITE, number)
-                    with contextlib.suppress(KeyError):
-                        selector.modify(left, EVENT_WRITE, number + 10)
-                    selector.select(0)
-                    with contextlib.suppress(KeyError):
-                        selector.unregister(left)
-                    with contextlib.suppress(KeyError):
-                        selector.register(right, EVENT_WRITE, number + 20)
-        keys = list(selector.get_map().values())
-        found = selector.select(0)
-        assert {key.fd: (key, events) for key, events in found} == {
-            key.fd: (key, EVENT_WRITE) for key in keys
-        }
-        assert len(found) == len(keys)
-        assert settled(selector)
+    # One handler for all rounds: a context manager that a round entered could itself be cut off,
+    # and put the old handler back much later.
+    with alarm(action, PATIENCE * 1000):
+        for _ in range(1500):
+            with contextlib.suppress(HandlerError):
+                signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, 1e-4))
+                # Not for ever: where nobody can catch an exception, as in __del__, it is dropped.
+                for _ in range(1000):
+                    change_all(selector, sockets)
+            keys = list(selector.get_map().values())
+            found = selector.select(0)
+            assert {key.fd: (key, events) for key, events in found} == {
+                key.fd: (key, EVENT_WRITE) for key in keys
+            }
+            assert len(found) == len(keys)
+            assert settled(selector)
     for left, right in sockets:
         left.close()
         right.close()
