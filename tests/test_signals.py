@@ -41,14 +41,6 @@ def handling(handler: Handler, number: int = signal.SIGALRM) -> Iterator[None]:
         signal.signal(number, before)
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
-    os.close(writing)
-
-
 WAITS: dict[str, Wait] = {
     "poll": lambda p, timeout: p.poll(timeout),
     "ppoll": lambda p, timeout: p.ppoll(timeout),
@@ -275,12 +267,16 @@ def test_a_blocked_signal_is_taken_in_the_wait_and_nowhere_else(pending: str) ->
         taken.append(number)
         raise HandlerError
 
+    def send() -> None:
+        # To this thread: another one, be it about to end, would take what is sent to the process.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
     with handling(handler, signal.SIGUSR1), blocked(signal.SIGUSR1):
         mask_outside = signal.pthread_sigmask(signal.SIG_BLOCK, [])
         for _ in range(100):
-            sender = threading.Timer(0.0005, os.kill, (os.getpid(), signal.SIGUSR1))
+            sender = threading.Timer(0.0005, send)
             if pending == "before":
-                os.kill(os.getpid(), signal.SIGUSR1)
+                send()
             else:
                 sender.start()
             with pytest.raises(HandlerError):
@@ -289,7 +285,7 @@ def test_a_blocked_signal_is_taken_in_the_wait_and_nowhere_else(pending: str) ->
                 sender.join()
         assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask_outside
         assert len(taken) == 100
-        os.kill(os.getpid(), signal.SIGUSR1)
+        send()
         assert p.ppoll(0, mask_outside) == []
         assert p.poll(1) == []
         assert len(taken) == 100

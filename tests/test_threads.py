@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -18,14 +19,7 @@ from pypoll.library import lib
 
 Pipe = tuple[int, int]
 PATIENCE = 30.0
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
-    os.close(writing)
+UntilWaiting = Callable[[pypoll.Poll], None]
 
 
 @pytest.fixture
@@ -46,7 +40,10 @@ class Waiter(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        self.result = self._wait()
+        # until_waiting() polls too, and may be there first.
+        while self.result is None:
+            with contextlib.suppress(RuntimeError):
+                self.result = self._wait()
 
     def join_result(self) -> list[tuple[int, int]] | None:
         self.join(PATIENCE)
@@ -54,19 +51,9 @@ class Waiter(threading.Thread):
         return self.result
 
 
-def until_waiting(p: pypoll.Poll) -> None:
-    """Return when another thread is in poll() of this object."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            p.poll(0)
-        except RuntimeError:
-            return
-        time.sleep(0.001)
-    raise AssertionError("nobody came to wait")
-
-
-def test_a_second_poll_from_a_thread_is_refused_and_the_first_undisturbed(pipe: Pipe) -> None:
+def test_a_second_poll_from_a_thread_is_refused_and_the_first_undisturbed(
+    pipe: Pipe, until_waiting: UntilWaiting
+) -> None:
     reading, writing = pipe
     p = pypoll.Poll()
     p.register(reading, pypoll.POLLIN)
@@ -85,7 +72,7 @@ def test_a_second_poll_from_a_thread_is_refused_and_the_first_undisturbed(pipe: 
     assert p.poll(0) == [(reading, pypoll.POLLIN)]
 
 
-def test_the_timeout_is_checked_before_concurrency(pipe: Pipe) -> None:
+def test_the_timeout_is_checked_before_concurrency(pipe: Pipe, until_waiting: UntilWaiting) -> None:
     reading, writing = pipe
     p = pypoll.Poll()
     p.register(reading, pypoll.POLLIN)
@@ -102,7 +89,9 @@ def test_the_timeout_is_checked_before_concurrency(pipe: Pipe) -> None:
     assert first.join_result() == [(reading, pypoll.POLLIN)]
 
 
-def test_changes_during_a_wait_never_block_and_count_from_the_next(pipe: Pipe, other: Pipe) -> None:
+def test_changes_during_a_wait_never_block_and_count_from_the_next(
+    pipe: Pipe, other: Pipe, until_waiting: UntilWaiting
+) -> None:
     reading, writing = pipe
     p = pypoll.Poll()
     p.register(reading, pypoll.POLLIN)
@@ -123,7 +112,9 @@ def test_changes_during_a_wait_never_block_and_count_from_the_next(pipe: Pipe, o
     assert p.poll(0) == [(other[1], pypoll.POLLOUT), (reading, pypoll.POLLIN)]
 
 
-def test_a_set_may_grow_and_shrink_a_hundredfold_during_a_wait(pipe: Pipe) -> None:
+def test_a_set_may_grow_and_shrink_a_hundredfold_during_a_wait(
+    pipe: Pipe, until_waiting: UntilWaiting
+) -> None:
     reading, writing = pipe
     p = pypoll.Poll()
     p.register(reading, pypoll.POLLIN)
@@ -142,7 +133,7 @@ def test_a_set_may_grow_and_shrink_a_hundredfold_during_a_wait(pipe: Pipe) -> No
     assert p.poll(0) == [(reading, pypoll.POLLIN)]
 
 
-def test_other_threads_run_while_one_waits() -> None:
+def test_other_threads_run_while_one_waits(until_waiting: UntilWaiting) -> None:
     p = pypoll.Poll()
     first = Waiter(lambda: p.poll(200))
     until_waiting(p)

@@ -1,0 +1,40 @@
+"""What several test modules need, as fixtures: in importlib mode they cannot import each other."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Callable
+
+import pytest
+
+import pypoll
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """The reading and the writing end of a pipe."""
+    ends = os.pipe()
+    yield ends
+    for fd in ends:
+        os.close(fd)
+
+
+@pytest.fixture
+def until_waiting() -> Callable[[pypoll.Poll], None]:
+    """A function that returns once another thread waits in the object."""
+
+    def until_waiting(p: pypoll.Poll) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                p.poll(0)
+            except RuntimeError:
+                return
+            time.sleep(0.001)
+        raise AssertionError("nobody came to wait")
+
+    return until_waiting
