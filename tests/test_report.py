@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 
+import pytest
+
 import pypoll
+from pypoll.__main__ import c_library
 from pypoll.library import lib
 
 
@@ -51,3 +55,13 @@ def test_an_unknown_argument_is_a_usage_error() -> None:
     ran = report("--frobnicate")
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "usage: python -m pypoll" in ran.stderr
+
+
+def test_a_c_library_that_does_not_tell_its_version_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def confstr(name: str) -> str:
+        raise ValueError(f"unrecognized configuration name {name}")
+
+    monkeypatch.setattr(os, "confstr", confstr)
+    assert c_library()

@@ -22,6 +22,7 @@ import pytest
 import pypoll
 from pypoll import EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 from pypoll.library import lib
+from pypoll.selector import _Pairs
 
 PATIENCE = 30.0
 Pair = tuple[socket.socket, socket.socket]
@@ -501,3 +502,26 @@ def test_the_kept_pairs_do_not_grow_with_time(selector: PollSelector) -> None:
             selector.unregister(other.fileobj)
     assert len(selector._pairs) == 0
     assert sum(map(len, selector._pairs._seen.values())) < 20
+
+
+def test_of_several_file_objects_the_closed_one_is_found(selector: PollSelector) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    keys = [selector.register(left, EVENT_READ) for left, _ in pairs]
+    for left, right in pairs:
+        left.close()
+        right.close()
+    assert selector.unregister(pairs[1][0]) is keys[1]
+    assert selector.unregister(pairs[0][0]) is keys[0]
+
+
+def test_a_pair_whose_key_changed_while_it_was_made_is_not_kept() -> None:
+    class Changed(dict[int, selectors.SelectorKey]):
+        """Another thread is always there first."""
+
+        def get(self, _fd: int, _default: Any = None) -> Any:
+            return None
+
+    key = selectors.SelectorKey(5, 5, EVENT_READ, None)
+    pairs = _Pairs(Changed({5: key}))
+    assert pairs[5, pypoll.POLLIN] == (key, EVENT_READ)
+    assert len(pairs) == 0
