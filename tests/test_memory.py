@@ -59,7 +59,7 @@ assert len(p) == before + 1
 HELD = """
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-fds = list(range(MANY, MANY + min(hard, 60_000)))
+fds = list(range(MANY, MANY + min(hard if hard > 0 else 60_000, 60_000)))
 held = pypoll.Poll()
 for fd in fds:
     held.register(fd, 0)
