@@ -11,7 +11,7 @@ import pytest
 import pypoll
 
 LIMITED = """
-import os, resource, threading, time
+import resource, threading
 import pypoll
 
 MANY = 1_000_000
@@ -30,14 +30,12 @@ def refused(call, *arguments):
     except MemoryError as error:
         return str(error)
     return "it was not refused"
-
-reading, writing = os.pipe()
-p = pypoll.Poll()
-for fd in range(MANY, 2 * MANY):
-    p.register(fd, 0)
 """
 
 GROWING = """
+p = pypoll.Poll()
+for fd in range(MANY, 2 * MANY):
+    p.register(fd, 0)
 refuse_memory()
 fd = 2 * MANY
 words = ""
