@@ -14,6 +14,12 @@ import pypoll
 PATIENCE = 30.0
 
 
+@pytest.fixture(scope="session")
+def long_profile() -> bool:
+    """True where PYPOLL_TESTS=long asks for minutes of what takes seconds otherwise."""
+    return os.environ.get("PYPOLL_TESTS") == "long"
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     """The reading and the writing end of a pipe."""
