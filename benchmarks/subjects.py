@@ -1,0 +1,266 @@
+"""Who is measured: for each workload the subjects that do it, checked and ready to be timed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import select
+import selectors
+import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import cycle
+from selectors import EVENT_READ, EVENT_WRITE
+from textwrap import indent
+from typing import Any, Callable
+
+from c_loop import c_loop
+from echo import echoing
+from measuring import Timed, loop
+from workloads import Workload, share
+
+import pypoll
+from pypoll import POLLIN, POLLOUT, POLLPRI
+
+C_LOOP = "C loop"
+POLLERS: dict[str, Callable[[], Any]] = {
+    "pypoll.Poll": pypoll.Poll,
+    "select.poll": select.poll,
+}
+SELECTORS: dict[str, Callable[[], selectors.BaseSelector]] = {
+    "pypoll.PollSelector": pypoll.PollSelector,
+    "selectors.PollSelector": selectors.PollSelector,
+}
+if hasattr(selectors, "EpollSelector"):
+    SELECTORS["selectors.EpollSelector"] = selectors.EpollSelector
+
+# For orientation: where they are installed, and for as many as they poll within milliseconds.
+# gevent's finds at most 64 at a time.
+OTHERS: dict[str, Callable[[], Any]] = {}
+MISSING = []
+for _module, _class in ("gevent.select", "poll"), ("zmq", "Poller"):
+    try:
+        OTHERS[f"{_module}.{_class}"] = getattr(importlib.import_module(_module), _class)
+    except ImportError:
+        MISSING.append(f"{_module}.{_class}")
+_MOST_FOR_OTHERS = 1_000
+
+# What is not polled need not be open. CPython has ready-made ints up to 256.
+_FIRST = 257
+
+_STATEMENTS = {
+    "register a known one": "register(fd, mask)",
+    "unregister and register": "unregister(fd)\nregister(fd, mask)",
+    "modify": "modify(fd, mask)",
+}
+_TIMEOUTS = {"an int": ("1000", 1000), "a float": ("1000.5", 1001), "None": ("None", -1)}
+
+Subjects = dict[str, Timed]
+
+
+@contextmanager
+def _opened(kind: str, count: int, ready: int = 0) -> Iterator[dict[int, int]]:
+    """Open so many descriptors, make some of them ready, and yield their masks in order.
+
+    Both ends of each pipe and each pair of sockets are among them: else 10,000 would not fit into
+    a limit of 20,000. For the kernel each is a file of its own, to be looked at by itself. The
+    writing end of a pipe is polled for input, which it never has; or, to be ready, for output.
+    """
+    ends: list[int] = []
+    try:
+        while len(ends) < count:
+            if kind == "pipes":
+                ends += os.pipe()
+            else:
+                ends += (end.detach() for end in socket.socketpair())
+        masks = dict.fromkeys(ends[:count], POLLIN)
+        for number in range(ready):
+            # All, or such reading ends as are spread evenly over the set.
+            place = number if ready == count else (2 * number + 1) * count // (2 * ready) & ~1
+            if kind == "pipes" and place % 2:
+                masks[ends[place]] = POLLOUT
+            else:
+                os.write(ends[place ^ 1], b"x")
+        yield masks
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+def _check(subject: Any, found: int, ready: int) -> None:
+    """Raise RuntimeError if the subject did not find what is ready."""
+    if found != ready:
+        raise RuntimeError(f"{subject!r} found {found} ready and not {ready}")
+
+
+def _registered(new: Callable[[], Any], masks: dict[int, int], ready: int | None = None) -> Any:
+    """Return a new poller with these descriptors, of which it has found so many ready."""
+    poller = new()
+    for fd, mask in masks.items():
+        poller.register(fd, mask)
+    if ready is not None:
+        _check(poller, len(poller.poll(0)), ready)
+    return poller
+
+
+def _methods(poller: Any, *names: str) -> dict[str, object]:
+    """Return the methods of these names, bound to the poller."""
+    return {name: getattr(poller, name) for name in names}
+
+
+def _changing(
+    poller: Any, change: str, fds: list[int], masks: tuple[int, int], changed: int, then: str
+) -> Timed:
+    """Return a loop that changes so many of the descriptors and then calls a method with 0.
+
+    It takes them in random order, giving each the first mask, and the second one when it comes
+    around to it again: so a modification is one.
+    """
+    statement = _STATEMENTS[change]
+    order = random.Random(0).sample(fds, len(fds))
+    items = [(fd, mask) for mask in masks for fd in order]
+    methods = _methods(poller, "register", "modify", "unregister", then)
+    if changed == 1:
+        return loop(f"{statement}\n{then}(0)", methods, "fd, mask", cycle(items))
+    parts = [items[begin : begin + changed] for begin in range(0, len(items), changed)]
+    statement = "for fd, mask in part:\n" + indent(statement, "    ")
+    return loop(f"{statement}\n{then}(0)", methods, "part", cycle(parts))
+
+
+@contextmanager
+def _poll(workload: Workload) -> Iterator[Subjects]:
+    ready = share(workload.name, workload.count)
+    with _opened(workload.kind, workload.count, ready) as masks:
+        pollers = {name: _registered(new, masks, ready) for name, new in POLLERS.items()}
+        if workload.kind == "sockets" and workload.count <= _MOST_FOR_OTHERS:
+            pollers.update((name, _registered(new, masks)) for name, new in OTHERS.items())
+        subjects = {
+            name: loop("poll(0)", {"poll": poller.poll}) for name, poller in pollers.items()
+        }
+        yield {**subjects, C_LOOP: c_loop(masks, ready)}
+
+
+@contextmanager
+def _change(workload: Workload) -> Iterator[Subjects]:
+    changed = share(workload.name, workload.count)
+    change = workload.name.partition(" by ")[2]
+    with _opened(workload.kind, workload.count) as masks:
+        subjects = {
+            name: _changing(
+                _registered(new, masks, 0),
+                change,
+                list(masks),
+                (POLLIN | POLLPRI, POLLIN),
+                changed,
+                "poll",
+            )
+            for name, new in POLLERS.items()
+        }
+        yield {**subjects, C_LOOP: c_loop(masks, 0, changed)}
+
+
+@contextmanager
+def _register(workload: Workload) -> Iterator[Subjects]:
+    statement = "register = new().register\nfor fd in fds:\n    register(fd, mask)"
+    fds = list(range(_FIRST, _FIRST + workload.count))
+    yield {
+        name: loop(statement, {"new": new, "fds": fds, "mask": POLLIN})
+        for name, new in POLLERS.items()
+    }
+
+
+def _halved(twice: Timed) -> Timed:
+    """Return the time of one for a loop that does two at once."""
+    return lambda number: twice(number) / 2
+
+
+@contextmanager
+def _call(workload: Workload) -> Iterator[Subjects]:
+    fds = range(_FIRST, _FIRST + workload.count)
+    constants = {"fd": fds[workload.count // 2], "mask": POLLIN | POLLPRI, "next_mask": POLLIN}
+    statement = _STATEMENTS[workload.name]
+    # Two masks in turn, so that a modification is one, from no iterator: that would take PyPy
+    # as long as the call.
+    statement = f"{statement}\n{statement.replace('mask', 'next_mask')}"
+    subjects = {}
+    for name, new in POLLERS.items():
+        poller = _registered(new, dict.fromkeys(fds, POLLIN))
+        methods = _methods(poller, "register", "modify", "unregister")
+        subjects[name] = _halved(loop(statement, {**methods, **constants}))
+    yield subjects
+
+
+@contextmanager
+def _timeout(workload: Workload) -> Iterator[Subjects]:
+    timeout, milliseconds = _TIMEOUTS[workload.name]
+    with _opened(workload.kind, workload.count, ready=1) as masks:
+        subjects = {
+            name: loop(f"poll({timeout})", {"poll": _registered(new, masks, 1).poll})
+            for name, new in POLLERS.items()
+        }
+        yield {**subjects, C_LOOP: c_loop(masks, 1, timeout=milliseconds)}
+
+
+@contextmanager
+def _one_descriptor(workload: Workload) -> Iterator[Subjects]:
+    ready = share(workload.name, workload.count)
+    with _opened(workload.kind, workload.count, ready) as masks:
+        ((fd, mask),) = masks.items()
+        names = {"fd": fd, "mask": mask}
+        three_calls = "p = poll()\np.register(fd, mask)\np.poll(0)"
+        yield {
+            "pypoll.poll_fd": loop("poll_fd(fd, mask, 0)", {**names, "poll_fd": pypoll.poll_fd}),
+            "select.poll": loop(three_calls, {**names, "poll": select.poll}),
+            "select.select": loop("select([fd], [], [], 0)", {**names, "select": select.select}),
+            C_LOOP: c_loop(masks, ready),
+        }
+
+
+@contextmanager
+def _selector(workload: Workload) -> Iterator[Subjects]:
+    number = share(workload.name, workload.count)
+    change = workload.name.partition(" by ")[2]
+    ready = 0 if change else number
+    with _opened(workload.kind, workload.count, ready) as masks, ExitStack() as stack:
+        subjects = {}
+        for name, new in SELECTORS.items():
+            selector = stack.enter_context(new())
+            for fd, mask in masks.items():
+                selector.register(fd, EVENT_WRITE if mask == POLLOUT else EVENT_READ)
+            _check(selector, len(selector.select(0)), ready)
+            if change:
+                # Reading ends alone, for the others are ready to be written to.
+                events = EVENT_READ | EVENT_WRITE, EVENT_READ
+                subjects[name] = _changing(
+                    selector, change, list(masks)[::2], events, number, "select"
+                )
+            else:
+                subjects[name] = loop("select(0)", {"select": selector.select})
+        yield subjects
+
+
+@contextmanager
+def _asyncio(workload: Workload) -> Iterator[Subjects]:
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(echoing(new(), workload.count))
+            for name, new in SELECTORS.items()
+        }
+
+
+_SECTIONS: dict[str, Callable[[Workload], AbstractContextManager[Subjects]]] = {
+    "poll": _poll,
+    "change": _change,
+    "register": _register,
+    "call": _call,
+    "timeout": _timeout,
+    "one descriptor": _one_descriptor,
+    "selector": _selector,
+    "asyncio": _asyncio,
+}
+
+
+def subjects_of(workload: Workload) -> AbstractContextManager[Subjects]:
+    """Return who does this work, for as long as the context lasts; pypoll comes first."""
+    return _SECTIONS[workload.section](workload)
