@@ -33,6 +33,7 @@ _resume = lib.pypoll_resume
 _gather = lib.pypoll_gather
 _clock = lib.pypoll_clock
 _one = lib.pypoll_one
+_check_one = lib.pypoll_check_one
 
 _MANY = lib.PYPOLL_MANY
 _HAS_PPOLL = bool(lib.pypoll_has_ppoll())
@@ -42,7 +43,7 @@ _HAS_PPOLL = bool(lib.pypoll_has_ppoll())
 _ZERO = 0
 
 # About what the shim allocates for an empty set, so that PyPy's collector counts it.
-_EMPTY_SET_SIZE = 1600
+_EMPTY_SET_SIZE = 2600
 
 _SHOWN_IN_REPR = 8
 
@@ -59,13 +60,15 @@ if sys.implementation.name == "pypy":
 
 else:
     # On CPython struct makes the tuples without a step of the interpreter: 35 ns each.
-    _entry = Struct("ii")
+    _entry = Struct("2i")
+    _unpacked = _entry.iter_unpack
+    _ENTRY_SIZE = _entry.size
 
     def _window_of(poll_set: Any) -> Any:
-        return memoryview(ffi.buffer(lib.pypoll_window(poll_set), lib.PYPOLL_WINDOW * _entry.size))
+        return memoryview(ffi.buffer(lib.pypoll_window(poll_set), lib.PYPOLL_WINDOW * _ENTRY_SIZE))
 
     def _entries(window: Any, count: int) -> list[tuple[int, int]]:
-        return list(_entry.iter_unpack(window[: count * _entry.size]))
+        return [*_unpacked(window[: count * _ENTRY_SIZE])]
 
 
 class Poll:
@@ -95,8 +98,11 @@ class Poll:
     (1, True, True)
     """
 
-    __slots__ = ("__weakref__", "_set", "_window")
+    __slots__ = ("__weakref__", "_address", "_set", "_window")
 
+    # The set, and where it is. It lives as long as this object, whose garbage collection takes
+    # the attributes in the order of their names.
+    _address: int
     _set: Any
     _window: Any
 
@@ -108,6 +114,7 @@ class Poll:
             raise MemoryError("no memory for a set of descriptors")
         self._set = ffi.gc(poll_set, lib.pypoll_free, _EMPTY_SET_SIZE)
         self._window = _window_of(self._set)
+        self._address = int(ffi.cast("intptr_t", poll_set))
         return self
 
     def __init__(self) -> None:
@@ -125,12 +132,14 @@ class Poll:
         OverflowError if it is too large for the system call, MemoryError when memory is
         refused; the set is then as it was. A bool as *fd* is warned of, as in CPython 3.13.
         """
-        if type(fd) is not int or not 0 <= fd <= MAX_DESCRIPTOR:
-            fd = descriptor(fd)
-        if type(eventmask) is not int or not 0 <= eventmask <= MAX_MASK:
-            eventmask = event_mask(eventmask)
-        if _register(self._set, fd, eventmask):
-            raise MemoryError(f"no memory to register file descriptor {fd}")
+        if type(fd) is not int or type(eventmask) is not int:
+            fd, eventmask = descriptor(fd), event_mask(eventmask)
+        try:
+            error = _register(self._address, fd, eventmask)
+        except OverflowError as overflow:
+            _refuse(overflow, "register", fd, eventmask)
+        if error:
+            _refuse(error, "register", fd, eventmask)
 
     def modify(self, fd: FileDescriptorLike, eventmask: SupportsIndex, /) -> None:
         """Give a descriptor of the set a new event mask.
@@ -138,15 +147,16 @@ class Poll:
         Arguments and exceptions are those of register(), and OSError with ENOENT, which is
         FileNotFoundError, is raised if *fd* is not registered.
         """
-        if type(fd) is not int or not 0 <= fd <= MAX_DESCRIPTOR:
-            fd = descriptor(fd)
-        if type(eventmask) is not int or not 0 <= eventmask <= MAX_MASK:
-            eventmask = event_mask(eventmask)
-        error = _modify(self._set, fd, eventmask)
+        if type(fd) is not int or type(eventmask) is not int:
+            fd, eventmask = descriptor(fd), event_mask(eventmask)
+        try:
+            error = _modify(self._address, fd, eventmask)
+        except OverflowError as overflow:
+            _refuse(overflow, "modify", fd, eventmask)
         if error == -ENOENT:
             raise OSError(ENOENT, os.strerror(ENOENT))
         if error:
-            raise MemoryError(f"no memory to modify file descriptor {fd}")
+            _refuse(error, "modify", fd, eventmask)
 
     def unregister(self, fd: FileDescriptorLike, /) -> None:
         """Take a descriptor out of the set.
@@ -157,13 +167,16 @@ class Poll:
         descriptor, and MemoryError when another thread is waiting in the set and memory for a
         second array is refused.
         """
-        if type(fd) is not int or not 0 <= fd <= MAX_DESCRIPTOR:
+        if type(fd) is not int:
             fd = descriptor(fd)
-        error = _unregister(self._set, fd)
+        try:
+            error = _unregister(self._address, fd)
+        except OverflowError as overflow:
+            _refuse(overflow, "unregister", fd)
         if error == -ENOENT:
             raise KeyError(fd)
         if error:
-            raise MemoryError(f"no memory to unregister file descriptor {fd}")
+            _refuse(error, "unregister", fd)
 
     def poll(self, timeout: RealNumber | None = None, /) -> list[tuple[int, int]]:
         """Wait until a descriptor of the set is ready, and return a list of (fd, event).
@@ -187,18 +200,22 @@ class Poll:
 
         macOS cannot poll devices: a terminal or /dev/null gives POLLNVAL (its poll(2), BUGS).
         """
-        poll_set = self._set
         while True:
-            if timeout is None:
-                answer = _wait(poll_set)
-            elif timeout is _ZERO:
-                answer = _check(poll_set)
+            if timeout is _ZERO:
+                answer = _check(self._address)
+            elif timeout is None:
+                answer = _wait(self._address)
             else:
-                answer = _wait_for(poll_set, nanoseconds(timeout))
-            if answer > 0:
-                return [(answer >> 16, answer & MAX_MASK)]
+                answer = _wait_for(self._address, nanoseconds(timeout))
             if answer == 0:
                 return []
+            if answer > 0:
+                return [(answer >> 16, answer & MAX_MASK)]
+            if answer < _MANY:
+                # As _finish() does it, at 50 of 900 ns more with ten ready on CPython.
+                ready = _entries(self._window, _MANY - answer)
+                count = _gather(self._address)
+                return self._with_rest(ready, count) if count else ready
             if answer != -EBUSY:
                 return self._finish(answer)
             self._end_stale_hold()
@@ -235,27 +252,25 @@ class Poll:
 
     def _poll_for(self, limit: int, signals: bytes | None = None) -> list[tuple[int, int]]:
         """Wait for so many nanoseconds, with these signals blocked if there are any given."""
-        poll_set = self._set
         while True:
             if signals is not None:
-                answer = lib.pypoll_wait_masked(poll_set, limit, signals, len(signals))
+                answer = lib.pypoll_wait_masked(self._set, limit, signals, len(signals))
             elif limit == 0:
-                answer = _check(poll_set)
+                answer = _check(self._address)
             else:
-                answer = _wait_for(poll_set, limit)
+                answer = _wait_for(self._address, limit)
             if answer != -EBUSY:
                 return self._finish(answer)
             self._end_stale_hold()
 
     def _finish(self, answer: int) -> list[tuple[int, int]]:
         """Return the result of a wait that answered so, going on with it where need be."""
-        poll_set = self._set
         # In compiled code PyPy runs signal handlers where a loop jumps back, and nowhere else:
         # so there is a jump between each interrupted wait and its continuation.
         interrupted = False
         while answer == -EINTR:
             if interrupted:
-                answer = _resume(poll_set)
+                answer = _resume(self._set)
             interrupted = True
         if answer > 0:
             return [(answer >> 16, answer & MAX_MASK)]
@@ -263,13 +278,14 @@ class Poll:
             return []
         if answer > _MANY:
             raise OSError(-answer, os.strerror(-answer))
-        window = self._window
-        ready = _entries(window, _MANY - answer)
-        while True:
-            count = _gather(poll_set)
-            if count == 0:
-                return ready
-            ready += _entries(window, count)
+        return self._with_rest([], _MANY - answer)
+
+    def _with_rest(self, ready: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
+        """Return these results with so many that are in the window, and all that follow."""
+        while count:
+            ready += _entries(self._window, count)
+            count = _gather(self._address)
+        return ready
 
     def _end_stale_hold(self) -> None:
         """End a hold whose wait was cut off by an exception, or raise RuntimeError.
@@ -337,6 +353,22 @@ class Poll:
         raise TypeError(f"cannot pickle or copy {type(self).__name__!r} object")
 
 
+def _refuse(error: int | OverflowError, change: str, fd: int, eventmask: int = 0) -> NoReturn:
+    """Raise what becomes of a change that the shim answered so, or that cffi refused so.
+
+    That they look whether the numbers are in range, and not register() itself, spares it 28 of
+    210 ns on CPython 3.11.
+    """
+    try:
+        descriptor(fd)
+        event_mask(eventmask)
+    except (ValueError, OverflowError) as out_of_range:
+        raise out_of_range from None
+    if isinstance(error, OverflowError):
+        raise error  # a signal handler's
+    raise MemoryError(f"no memory to {change} file descriptor {fd}")
+
+
 # The name that the select module gives it.
 poll = Poll
 
@@ -376,12 +408,13 @@ def poll_fd(
         if deadline > 0:
             deadline = min(_clock() + deadline, 2**63 - 1)
     while True:
-        event = _one(fd, eventmask, deadline)
+        # One argument instead of three: 40 of 540 ns on CPython 3.11.
+        event = _one(fd, eventmask, deadline) if deadline else _check_one(fd * 65536 + eventmask)
         if event >= 0:
             return event
         if event != -EINTR:
             raise OSError(-event, os.strerror(-event))
-        if deadline != NO_LIMIT and _clock() >= deadline:
+        if deadline >= 0 and _clock() >= deadline:
             return 0
 
 

@@ -12,7 +12,7 @@ from pypoll.descriptors import FileDescriptorLike, descriptor
 from pypoll.events import CONSTANTS
 from pypoll.messages import shown
 from pypoll.poller import Poll
-from pypoll.timeouts import NO_LIMIT, PER_SECOND, RealNumber, nanoseconds
+from pypoll.timeouts import NEGATIVE, PER_SECOND, RealNumber, nanoseconds
 
 __all__ = ["EVENT_READ", "EVENT_URGENT", "EVENT_WRITE", "PollSelector"]
 
@@ -185,6 +185,8 @@ class PollSelector(BaseSelector):
         try:
             self._selector.register(fd, mask)
         except BaseException:
+            # A select() in the signal handler that raised this may have settled it meanwhile.
+            self._unsettled.add(fd)
             self._fd_to_key.pop(fd, None)
             raise
         self._settled(fd, key)
@@ -244,9 +246,7 @@ class PollSelector(BaseSelector):
             ready = self._poll(0)
         else:
             limit = nanoseconds(timeout, PER_SECOND)
-            if limit == NO_LIMIT and timeout < 0:  # type: ignore[operator] # a number by now
-                limit = 0
-            ready = self._selector._poll_for(limit)
+            ready = self._selector._poll_for(0 if limit == NEGATIVE else limit)
         if not ready:
             return []
         try:

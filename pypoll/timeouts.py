@@ -13,9 +13,10 @@ from typing import Any, Protocol, SupportsIndex, Union
 from pypoll.integers import plain
 from pypoll.messages import shown
 
-__all__ = ["NO_LIMIT", "PER_MILLISECOND", "PER_SECOND", "RealNumber", "nanoseconds"]
+__all__ = ["NEGATIVE", "NO_LIMIT", "PER_MILLISECOND", "PER_SECOND", "RealNumber", "nanoseconds"]
 
 NO_LIMIT = -1
+NEGATIVE = -2
 PER_MILLISECOND = 1_000_000
 PER_SECOND = 1_000_000_000
 UNITS = {PER_MILLISECOND: "milliseconds", PER_SECOND: "seconds"}
@@ -34,25 +35,32 @@ RealNumber = Union[float, SupportsIndex, SupportsIntegerRatio]
 
 
 def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
-    """Return the nanoseconds in a timeout, rounded up, or -1 for no limit.
+    """Return the nanoseconds in a timeout, rounded up; -1 for no limit, -2 if it is negative.
 
-    *timeout* is a real number of milliseconds, or of another *unit* of so many nanoseconds. A
-    negative one is no limit, as is ``math.inf``. Raises TypeError for what is not a real number,
-    ValueError for a NaN, and OverflowError for more than 2**63 - 1 nanoseconds.
+    *timeout* is a real number of milliseconds, or of another *unit* of so many nanoseconds. No
+    limit is ``math.inf``; a negative one is that too to poll(), and no wait to a selector. Raises
+    TypeError for what is not a real number, ValueError for a NaN, and OverflowError for more than
+    2**63 - 1 nanoseconds.
 
     >>> nanoseconds(1.5)
     1500000
     >>> nanoseconds(1e-300)
     1
     >>> nanoseconds(-0.5)
-    -1
+    -2
     """
+    # What nearly everybody passes, in an eighth of the time of what follows.
+    if type(timeout) is int and 0 <= timeout <= MAX_NANOSECONDS // unit:
+        return timeout * unit
+    if type(timeout) is float and 1e-6 <= timeout <= 1e9:
+        numerator, denominator = timeout.as_integer_ratio()
+        return -(-numerator * unit // denominator)
     number: Any = timeout
     if isinstance(number, float):
         number = float.__float__(number)
     elif hasattr(type(number), "__index__"):
         whole = plain(operator.index(number))
-        return NO_LIMIT if whole < 0 else _checked(whole * unit, timeout, unit)
+        return NEGATIVE if whole < 0 else _checked(whole * unit, timeout, unit)
     elif not hasattr(type(number), "as_integer_ratio"):
         if not isinstance(number, Real):
             raise TypeError(
@@ -72,10 +80,12 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
         nearest = math.nan
     if math.isnan(nearest):
         raise ValueError(f"timeout must be a number of {UNITS[unit]}, not {shown(timeout)}")
-    if nearest < 0 or number == math.inf:
+    if nearest < 0:
+        return NEGATIVE
+    if number == math.inf:
         return NO_LIMIT
     if nearest < 1e-10:
-        return NO_LIMIT if number < 0 else int(number > 0)
+        return NEGATIVE if number < 0 else int(number > 0)
     if nearest > MAX_NANOSECONDS:
         return _checked(MAX_NANOSECONDS + 1, timeout, unit)
     numerator, denominator = number.as_integer_ratio()

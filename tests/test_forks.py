@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 from types import FrameType
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -109,6 +109,12 @@ def test_a_fork_in_a_signal_handler_lets_both_waits_go_on(pipe: tuple[int, int])
     children: list[int] = []
 
     def handler(_number: int, _frame: FrameType | None) -> None:
+        try:
+            p.poll(0)
+        except RuntimeError:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            return  # the wait has not begun
         children.append(os.fork())
         with pytest.raises(RuntimeError):
             p.poll(0)
@@ -117,7 +123,7 @@ def test_a_fork_in_a_signal_handler_lets_both_waits_go_on(pipe: tuple[int, int])
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        signal.setitimer(signal.ITIMER_REAL, 0.02, 0.05)
         answer = p.poll(1000 * PATIENCE)
     except BaseException:
         if children and children[0] == 0:
@@ -132,37 +138,74 @@ def test_a_fork_in_a_signal_handler_lets_both_waits_go_on(pipe: tuple[int, int])
 
 
 @pytest.mark.asynchronous
-def test_forks_while_threads_change_sets_leave_every_child_a_whole_set(
-    pipe: tuple[int, int],
+def test_forks_while_threads_wait_and_change_sets_leave_every_child_whole_sets(
+    pipe: tuple[int, int], long_profile: bool
 ) -> None:
-    p = pypoll.Poll()
-    p.register(pipe[1], pypoll.POLLOUT)
+    """One thread sleeps in its set, another is given more than the shim hands over at once."""
+    reading, writing = pipe
+    quick = 40 if sys.implementation.name == "pypy" else 100
+    busy, quiet = pypoll.Poll(), pypoll.Poll()
+    flood = [os.dup(writing) for _ in range(300)]
+    ready = [(fd, pypoll.POLLOUT) for fd in flood]
+    coming_and_going = [os.dup(writing) for _ in range(80)]
+    for fd in flood:
+        busy.register(fd, pypoll.POLLOUT)
+    quiet.register(reading, pypoll.POLLIN)
+    sets = [(busy, flood, ready), (quiet, [reading], [])]
     done = threading.Event()
+    failures: list[BaseException] = []
+    results: list[list[tuple[int, int]]] = []
 
-    def change(first: int) -> None:
+    def guard(job: Callable[..., None], *arguments: list[int]) -> None:
+        try:
+            job(*arguments)
+        except BaseException as error:
+            failures.append(error)
+
+    def wait() -> None:
         while not done.is_set():
-            for fd in range(first, first + 40):
-                p.register(fd, 0)
-            for fd in range(first, first + 40):
-                p.unregister(fd)
-            pypoll.Poll().register(0)
+            assert busy.poll() == ready
 
-    threads = [threading.Thread(target=change, args=(first,)) for first in (100_000, 200_000)]
-    for thread in threads:
-        thread.start()
+    def change(fds: list[int]) -> None:
+        while not done.is_set():
+            for p in (busy, quiet):
+                for fd in fds:
+                    p.register(fd, 0)
+                for fd in fds:
+                    p.unregister(fd)
+            pypoll.Poll().register(0)
+            time.sleep(0.0002)
 
     def child() -> None:
-        fds = list(p)
-        assert len(fds) == len(set(fds)) == len(p)
-        assert p.poll(0)[0] == (pipe[1], pypoll.POLLOUT)
-        for fd in fds:
-            p.unregister(fd)
+        for p, fds, found in sets:
+            registered = list(p)
+            assert len(registered) == len(set(registered)) == len(p)
+            assert [fd for fd in registered if fd not in coming_and_going] == fds
+            assert p.poll(0) == found
+            p.register(writing, pypoll.POLLOUT)
+            assert p.poll() == [*found, (writing, pypoll.POLLOUT)]
+            for fd in list(p):
+                p.unregister(fd)
+            assert len(p) == 0
         pypoll.Poll().poll(0)
-        assert len(p) == 0
 
+    jobs: list[tuple[Any, ...]] = [(wait,), (lambda: results.append(quiet.poll()),)]
+    jobs += [(change, coming_and_going[:40]), (change, coming_and_going[40:])]
+    threads = [threading.Thread(target=guard, args=job) for job in jobs]
+    for thread in threads:
+        thread.start()
     try:
-        assert all(succeeds(in_child(child)) for _ in range(40))
+        for _ in range(1000 if long_profile else quick):
+            assert succeeds(in_child(child))
+            assert failures == []
+            assert results == []
     finally:
         done.set()
+        os.write(writing, b"x")
         for thread in threads:
             thread.join(PATIENCE)
+    assert failures == []
+    assert results == [[(reading, pypoll.POLLIN)]]
+    assert [list(p) for p, _, _ in sets] == [fds for _, fds, _ in sets]
+    for fd in (*flood, *coming_and_going):
+        os.close(fd)

@@ -1,6 +1,6 @@
 """What poll() returns: the four points of the seed, the contract's results, what Linux reports.
 
-Everything is polled on real descriptors. The sizes of the larger sets lie around 128, for the
+Everything is polled on real descriptors. The sizes of the larger sets lie around 256, for the
 library takes so many results at a time from its compiled part.
 """
 
@@ -34,7 +34,7 @@ DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 # Not every system has it; the rows that need it are Linux's.
 POLLRDHUP: int = getattr(pypoll, "POLLRDHUP", 0)
 
-SIZES = [0, 1, 2, 3, 127, 128, 129, 255, 256, 257, 300, 384, 385, 1000]
+SIZES = [0, 1, 2, 3, 255, 256, 257, 300, 511, 512, 513, 768, 769, 1000]
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="observed on Linux")
 on_cpython = pytest.mark.skipif(
@@ -526,7 +526,7 @@ def test_what_is_not_ready_is_left_out(descriptors: Descriptors, size: int) -> N
     assert p.poll(0) == [(fd, POLLIN) for fd in ready]
 
 
-@pytest.mark.parametrize("size", [2, 128, 300, 1000])
+@pytest.mark.parametrize("size", [2, 256, 300, 1000])
 @pytest.mark.usefixtures("many_descriptors")
 def test_unregister_and_register_moves_to_the_end(descriptors: Descriptors, size: int) -> None:
     fds = descriptors.ready(size)
@@ -547,7 +547,7 @@ def test_unregister_and_register_moves_to_the_end(descriptors: Descriptors, size
         assert list(p) == fds
 
 
-@pytest.mark.parametrize("size", [1, 128, 129, 300])
+@pytest.mark.parametrize("size", [1, 256, 257, 300])
 def test_unregistering_all_leaves_nothing(size: int) -> None:
     p = Poll()
     fds = list(range(NEVER_OPENED - size, NEVER_OPENED))

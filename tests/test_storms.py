@@ -1,0 +1,472 @@
+"""What is left by an exception, or by a signal handler, at any instruction of any call."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from types import CodeType, FrameType
+from typing import Any, Callable
+
+import pytest
+
+import pypoll
+from pypoll import EVENT_READ, EVENT_WRITE
+from pypoll.library import lib
+from pypoll.selector import _event_mask
+
+PATIENCE = 30.0
+PYPY = sys.implementation.name == "pypy"
+
+# What is registered: for each descriptor its mask, or its events and data.
+State = tuple[tuple[int, tuple[Any, ...]], ...]
+# A call, its arguments, and the states of which one is there if a signal cuts it off: that before
+# it first, that after it last.
+Step = tuple[Callable[..., object], tuple[Any, ...], list[State]]
+Record = Callable[[str, object], None]
+
+
+class HandlerError(Exception):
+    """Raised by the signal handler."""
+
+
+class Pipes:
+    """Descriptors of which it is known for what they are ready."""
+
+    def __init__(self) -> None:
+        pairs = [os.pipe() for _ in range(4)]
+        for _, writing in pairs[:2]:
+            os.write(writing, b"x")
+        self.guest = pairs[0][1]
+        self.flood = [os.dup(pairs[0][1]) for _ in range(300)]
+        self.opened = [*(end for pair in pairs for end in pair), *self.flood]
+        self.ready = dict.fromkeys(self.opened, 0)
+        for reading, _ in pairs[:2]:
+            self.ready[reading] = pypoll.POLLIN
+        for fd in (*(writing for _, writing in pairs), *self.flood):
+            self.ready[fd] = pypoll.POLLOUT
+        self.changing = [pairs[0][0], pairs[1][1], pairs[1][0], pairs[2][0], pairs[2][1]]
+
+    def close(self) -> None:
+        for fd in self.opened:
+            os.close(fd)
+
+
+class Subject:
+    """An object, programs that change it and wait in it, and what is to be seen of it."""
+
+    object: Any
+    # What descriptors may be registered with, the first of them for the guest.
+    values: tuple[tuple[Any, ...], ...]
+    # Waits that end without a signal too.
+    waits: list[tuple[Callable[..., object], tuple[Any, ...]]]
+
+    def __init__(self, pipes: Pipes) -> None:
+        self.pipes = pipes
+        self.guest_is_there = False
+        self.initial = dict(zip(pipes.changing, self.values[:4]))
+        self.restore(self.initial)
+
+    def program(self, choice: random.Random) -> list[Step]:
+        """Return steps that begin and end with the initial state."""
+        steps: list[Step] = []
+        values = self.initial.copy()
+
+        def change(call: Callable[..., object], fd: int, *value: Any) -> None:
+            before = self.state(values)
+            values[fd] = value
+            if not value:
+                del values[fd]
+            steps.append((call, (fd, *value), [before, self.state(values)]))
+
+        changing = choice.choice([0.2, 1])
+        for _ in range(30):
+            fd, value = choice.choice(self.pipes.changing), choice.choice(self.values)
+            if choice.random() > changing:
+                steps.append((*choice.choice(self.waits), [self.state(values)]))
+            elif fd not in values:
+                change(self.object.register, fd, *value)
+            elif choice.random() < 0.4:
+                change(self.object.unregister, fd)
+            else:
+                change(self.object.modify, fd, *value)
+        for fd in list(values):
+            change(self.object.unregister, fd)
+        for fd, value in self.initial.items():
+            change(self.object.register, fd, *value)
+        return steps
+
+    def restore(self, values: dict[int, tuple[Any, ...]]) -> None:
+        """Register these in the place of what is registered."""
+        for fd in self.registered():
+            self.object.unregister(fd)
+        self.guest_is_there = False
+        for fd, value in values.items():
+            self.object.register(fd, *value)
+
+    def names(self) -> set[str]:
+        """Return the names of what programs call."""
+        return {"register", "modify", "unregister", *(call.__name__ for call, _ in self.waits)}
+
+    def toggle_guest(self) -> None:
+        """Register a descriptor that no program knows, or unregister it."""
+        if self.guest_is_there:
+            self.object.unregister(self.pipes.guest)
+        else:
+            self.object.register(self.pipes.guest, *self.values[0])
+        self.guest_is_there = not self.guest_is_there
+
+    def check(self, allowed: list[State]) -> None:
+        """See that one of these states is there, with all that follows from it."""
+        values = self.registered()
+        assert self.polled() == self.results(self.state(values))
+        known = {fd: value for fd, value in values.items() if fd != self.pipes.guest}
+        assert self.state(known) in allowed
+        assert (self.pipes.guest in values) is self.guest_is_there
+
+    def state(self, values: dict[int, tuple[Any, ...]]) -> State:
+        raise NotImplementedError
+
+    def registered(self) -> dict[int, tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def polled(self) -> list[Any]:
+        raise NotImplementedError
+
+    def results(self, state: State) -> list[Any]:
+        """Return what is ready in this state."""
+        raise NotImplementedError
+
+
+class PollSubject(Subject):
+    """A Poll. The order of registration is a part of its state."""
+
+    values = ((pypoll.POLLOUT,), (pypoll.POLLIN,), (pypoll.POLLIN | pypoll.POLLOUT,), (0,))
+
+    def __init__(self, pipes: Pipes, flood: list[int]) -> None:
+        self.object = p = pypoll.Poll()
+        self.flood = flood
+        for fd in flood:
+            p.register(fd, pypoll.POLLOUT)
+        reading = pipes.changing[0]
+        self.waits = [
+            (p.poll, (0,)),
+            (p.poll, (0.02,)),
+            (p.ppoll, (0.02,)),
+            (pypoll.poll_fd, (reading, pypoll.POLLIN)),
+            (pypoll.poll_fd, (reading, pypoll.POLLPRI, 0.02)),
+        ]
+        if lib.pypoll_has_ppoll():
+            self.waits.append((p.ppoll, (0.02, [signal.SIGUSR1])))
+        if flood:
+            self.waits.append((p.poll, ()))
+        super().__init__(pipes)
+
+    def program(self, choice: random.Random) -> list[Step]:
+        """Return steps of which some change a mask by register()."""
+        p = self.object
+        return [
+            (p.register if call == p.modify and choice.random() < 0.5 else call, arguments, states)
+            for call, arguments, states in super().program(choice)
+        ]
+
+    def state(self, values: dict[int, tuple[Any, ...]]) -> State:
+        return tuple(values.items())
+
+    def registered(self) -> dict[int, tuple[Any, ...]]:
+        fds = list(self.object)
+        assert len(fds) == len(self.object)
+        assert fds[: len(self.flood)] == self.flood
+        return {fd: (self.object[fd],) for fd in fds[len(self.flood) :]}
+
+    def polled(self) -> list[Any]:
+        found: list[Any] = self.object.poll(0)
+        return found
+
+    def results(self, state: State) -> list[Any]:
+        events = [(fd, self.pipes.ready[fd] & mask) for fd, (mask,) in state]
+        return [(fd, pypoll.POLLOUT) for fd in self.flood] + [pair for pair in events if pair[1]]
+
+
+class SelectorSubject(Subject):
+    """A PollSelector. A modify() of events that is cut off may also take the key away."""
+
+    values = (
+        (EVENT_WRITE, "written"),
+        (EVENT_READ, "read"),
+        (EVENT_READ | EVENT_WRITE, None),
+        (EVENT_READ, "also read"),
+    )
+
+    def __init__(self, pipes: Pipes) -> None:
+        self.object = selector = pypoll.PollSelector()
+        self.waits = [(selector.select, (0,)), (selector.select, (0.00002,))]
+        super().__init__(pipes)
+
+    def program(self, choice: random.Random) -> list[Step]:
+        steps = super().program(choice)
+        for call, arguments, states in steps:
+            if call == self.object.modify:
+                fd, events, _ = arguments
+                if dict(states[0])[fd][0] != events:
+                    states[1:1] = [tuple(item for item in states[0] if item[0] != fd)]
+        return steps
+
+    def state(self, values: dict[int, tuple[Any, ...]]) -> State:
+        return tuple(sorted(values.items()))
+
+    def registered(self) -> dict[int, tuple[Any, ...]]:
+        return {fd: (key.events, key.data) for fd, key in self.object.get_map().items()}
+
+    def polled(self) -> list[Any]:
+        found = []
+        for key, events in self.object.select(0):
+            assert key is self.object.get_key(key.fd)
+            found.append((key.fd, (key.events, key.data), events))
+        p = self.object._selector
+        masks = {fd: _event_mask(events) for fd, (events, _) in self.registered().items()}
+        assert {fd: p[fd] for fd in p} == masks
+        return sorted(found)
+
+    def results(self, state: State) -> list[Any]:
+        found = []
+        for fd, (asked, data) in state:
+            event = self.pipes.ready[fd]
+            events = (event & pypoll.POLLIN and EVENT_READ) | (
+                event & pypoll.POLLOUT and EVENT_WRITE
+            )
+            if events & asked:
+                found.append((fd, (asked, data), events & asked))
+        return found
+
+
+@pytest.fixture(params=["few", "many ready", "selector"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    pipes = Pipes()
+    if request.param == "selector":
+        yield SelectorSubject(pipes)
+    else:
+        yield PollSubject(pipes, pipes.flood if request.param == "many ready" else [])
+    pipes.close()
+
+
+@pytest.fixture(params=["interpreted", "compiled"] if PYPY else ["interpreted"], autouse=True)
+def execution(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In compiled code PyPy runs signal handlers only where a loop jumps back."""
+    jit = importlib.import_module("pypyjit") if request.param == "interpreted" and PYPY else None
+    if jit:
+        jit.set_param("off")
+    yield
+    if jit:
+        jit.set_param("default")
+
+
+class Lightning:
+    """A signal handler that acts once for each program, and what it has struck."""
+
+    def __init__(self, subject: Subject, action: Callable[[], None]) -> None:
+        self.subject = subject
+        self.action = action
+        self.choice = random.Random(6)
+        self.programs = [subject.program(self.choice) for _ in range(50)]
+        self.steps: list[Step] = []
+        self.at = 0
+        self.armed = False
+        self.hits = 0
+        self.calls: Counter[str] = Counter()
+        self.instructions: set[tuple[CodeType, int]] = set()
+
+    def handler(self, _number: int, frame: FrameType | None) -> None:
+        if self.armed:
+            self.armed = False
+            self.hits += 1
+            self.calls[self.steps[self.at][0].__name__] += 1
+            if frame is not None and "pypoll" in frame.f_globals["__name__"]:
+                self.instructions.add((frame.f_code, frame.f_lasti))
+            self.action()
+
+    def strike(self) -> None:
+        """Run the program until it was struck."""
+        steps, after = self.steps, self.choice.uniform(1e-6, 1e-4)
+        self.at = 0
+        self.armed = True
+        signal.setitimer(signal.ITIMER_REAL, after)
+        # Not for ever: compiled loops of PyPy may leave a signal waiting for minutes.
+        for _ in range(1000):
+            for self.at, (call, arguments, _) in enumerate(steps):
+                call(*arguments)
+            if not self.armed:
+                break
+        self.armed = False
+
+    def run(
+        self, hits: int, record_property: Record, after_each: Callable[[], None] = lambda: None
+    ) -> None:
+        before = signal.signal(signal.SIGALRM, self.handler)
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        try:
+            while self.hits < hits:
+                self.steps = self.choice.choice(self.programs)
+                # The handler returns, or does not run.
+                allowed = self.steps[-1][2][-1:]
+                # A call alone: CPython 3.13 does not guard the jump at a loop's end.
+                try:
+                    self.strike()
+                except HandlerError:
+                    allowed = self.steps[self.at][2]
+                self.subject.check(allowed)
+                assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+                after_each()
+                self.subject.restore(self.subject.initial)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        record_property("hits", dict(self.calls))
+        record_property("instructions of pypoll", len(self.instructions))
+
+
+def raising_at(instruction: int) -> Callable[..., Any]:
+    """Return a trace function that raises at this instruction of pypoll's code."""
+    package = os.path.dirname(pypoll.__file__)
+    count = 0
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count
+        if os.path.dirname(frame.f_code.co_filename) != package:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == instruction:
+                raise HandlerError
+        return trace
+
+    return trace
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
+    subject: Subject, record_property: Record
+) -> None:
+    choice = random.Random(7)
+    steps: dict[tuple[str, int], Step] = {}
+    for step in (*subject.program(choice), *subject.program(choice)):
+        steps.setdefault((step[0].__name__, len(step[1])), step)
+    assert {name for name, _ in steps} == subject.names()
+    # Coverage traces too; it goes on afterwards.
+    tracing_before = sys.gettrace()
+    # CPython 3.12 traces instructions only once somebody has asked for that.
+    sys.settrace(raising_at(0))
+    len(pypoll.Poll())
+    sys.settrace(tracing_before)
+    hits = 0
+    for call, arguments, allowed in steps.values():
+        for instruction in itertools.count(1):
+            subject.restore(dict(allowed[0]))
+            sys.settrace(raising_at(instruction))
+            try:
+                call(*arguments)
+            except HandlerError:
+                hits += 1
+            else:
+                break
+            finally:
+                sys.settrace(tracing_before)
+            subject.check(allowed)
+        subject.check(allowed[-1:])
+        assert instruction > 5
+    record_property("hits", hits)
+
+
+@pytest.mark.asynchronous
+def test_a_handler_that_raises_leaves_a_state_that_the_interrupted_call_allows(
+    subject: Subject, long_profile: bool, record_property: Record
+) -> None:
+    def action() -> None:
+        raise HandlerError
+
+    lightning = Lightning(subject, action)
+    lightning.run(100_000 if long_profile else 600, record_property)
+    assert lightning.calls.keys() == subject.names()
+
+
+@pytest.mark.asynchronous
+def test_a_handler_may_change_the_set_that_is_being_changed_or_waited_in(
+    subject: Subject, long_profile: bool, record_property: Record
+) -> None:
+    def action() -> None:
+        subject.toggle_guest()
+        if lightning.choice.random() < 0.5:
+            raise HandlerError
+
+    lightning = Lightning(subject, action)
+    lightning.run(10_000 if long_profile else 200, record_property)
+
+
+@pytest.mark.asynchronous
+def test_a_handler_may_poll_another_object_and_this_one_unless_it_interrupts_its_wait(
+    subject: Subject, long_profile: bool, record_property: Record
+) -> None:
+    other = pypoll.Poll()
+    other.register(subject.pipes.guest, pypoll.POLLOUT)
+
+    def action() -> None:
+        assert other.poll(0) == [(subject.pipes.guest, pypoll.POLLOUT)]
+        call, _, allowed = lightning.steps[lightning.at]
+        try:
+            found = subject.polled()
+        except RuntimeError:
+            assert call.__name__ in ("poll", "ppoll", "select")
+        else:
+            assert found in [subject.results(state) for state in allowed]
+        if lightning.choice.random() < 0.5:
+            raise HandlerError
+
+    lightning = Lightning(subject, action)
+    lightning.run(10_000 if long_profile else 200, record_property)
+
+
+@pytest.mark.asynchronous
+@pytest.mark.filterwarnings(
+    # CPython 3.12 warns so if an earlier test has left a thread.
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+def test_a_handler_may_fork_and_both_processes_go_on(
+    subject: Subject, long_profile: bool, record_property: Record
+) -> None:
+    child = -1
+
+    def action() -> None:
+        nonlocal child
+        child = os.fork()
+        # The same in both.
+        if lightning.choice.random() < 0.5:
+            raise HandlerError
+
+    def after_each() -> None:
+        if child == 0:
+            os._exit(0)
+        deadline = time.monotonic() + PATIENCE
+        finished, status = 0, 0
+        while not finished and time.monotonic() < deadline:
+            finished, status = os.waitpid(child, os.WNOHANG)
+        if not finished:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert (finished, status) == (child, 0)
+
+    lightning = Lightning(subject, action)
+    try:
+        lightning.run(1000 if long_profile else 12, record_property, after_each)
+    except BaseException:
+        if child == 0:
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+        raise
