@@ -1,0 +1,639 @@
+"""Poll and PollSelector against models of them in plain Python, and against the interpreter's own.
+
+hypothesis chooses what is done, with real descriptors. The models know what is registered, and
+in what order; what it is ready for they ask the kernel, one descriptor at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import select
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from functools import reduce
+from operator import or_
+from selectors import SelectorKey
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+import pypoll
+from pypoll import (
+    EVENT_READ,
+    EVENT_URGENT,
+    EVENT_WRITE,
+    POLLIN,
+    POLLOUT,
+    POLLPRI,
+    Poll,
+    PollEvent,
+    PollSelector,
+)
+from pypoll.library import lib
+
+HAS_PPOLL = bool(lib.pypoll_has_ppoll())
+DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
+ANY_EVENT = EVENT_READ | EVENT_WRITE | EVENT_URGENT
+
+# The kernel gives the lowest number that is free, so nobody else's file comes here.
+NEAR = range(600, 800)
+FEW = NEAR[:6]
+
+# Never open. So many apart, a Fibonacci number, that they crowd in the shim's hash table.
+FAR = range(2**31 - 1 - 300 * 987, 2**31, 987)
+
+NOT_NUMBERS = st.sampled_from(["3", b"3", 3j, [3], object])
+
+
+@dataclass(eq=False)
+class File:
+    """A file object; that of a closed socket has the number -1."""
+
+    number: Any
+
+    def fileno(self) -> Any:
+        return self.number
+
+
+class Refused(NamedTuple):
+    """A bad argument and the exact type of the exception."""
+
+    value: Any
+    error: type[Exception]
+
+
+def refused(values: st.SearchStrategy[Any], error: type[Exception]) -> st.SearchStrategy[Refused]:
+    return st.builds(Refused, values, st.just(error))
+
+
+def some_of(numbers: range) -> st.SearchStrategy[Sequence[int]]:
+    def part(start: int, step: int, count: int) -> Sequence[int]:
+        return numbers[start::step][: count + 1]
+
+    places = st.integers(0, len(numbers) - 1)
+    return st.builds(part, places, st.sampled_from([1, 2, 3, -1]), places)
+
+
+def one_of(numbers: Sequence[int]) -> st.SearchStrategy[Sequence[int]]:
+    return st.sampled_from(numbers).map(lambda number: range(number, number + 1))
+
+
+NEAR_NUMBERS = st.one_of(one_of(FEW), some_of(NEAR))
+ONE = one_of([*FEW, FAR[-1]])
+NUMBERS = st.one_of(ONE, ONE, some_of(NEAR), some_of(FAR))
+AT_FIRST = st.one_of(st.just([]), ONE, some_of(NEAR), some_of(FAR), st.just([*NEAR, *FAR]))
+
+MASKS = st.one_of(
+    st.lists(st.sampled_from(list(PollEvent)), max_size=4).map(lambda bits: reduce(or_, bits, 0)),
+    st.integers(0, 0xFFFF),
+)
+
+NEGATIVE = st.integers(max_value=-1)
+REFUSED_NUMBERS = st.one_of(
+    refused(st.integers(-(2**31), -1), ValueError),
+    refused(st.integers(min_value=2**31), OverflowError),
+    refused(st.integers(max_value=-(2**31) - 1), OverflowError),
+    refused(st.floats() | st.none() | NOT_NUMBERS, TypeError),
+)
+REFUSED_DESCRIPTORS = st.one_of(
+    REFUSED_NUMBERS,
+    REFUSED_NUMBERS.map(lambda number: Refused(File(number.value), number.error)),
+    # pytest makes errors of warnings.
+    refused(st.booleans(), RuntimeWarning),
+    refused(st.just(io.StringIO()), io.UnsupportedOperation),
+)
+REFUSED_MASKS = st.one_of(
+    refused(NEGATIVE, ValueError),
+    refused(st.integers(min_value=0x10000), OverflowError),
+    refused(st.floats() | st.none() | NOT_NUMBERS | st.just(File(1)), TypeError),
+)
+
+# Too long in milliseconds, and therefore in seconds too.
+TOO_LONG = 9223372036855
+REFUSED_TIMEOUTS = st.one_of(
+    refused(st.sampled_from([math.nan, Decimal("nan"), Decimal("snan")]), ValueError),
+    refused(st.integers(min_value=TOO_LONG), OverflowError),
+    refused(st.floats(TOO_LONG, allow_infinity=False), OverflowError),
+    refused(st.fractions(TOO_LONG), OverflowError),
+    refused(NOT_NUMBERS, TypeError),
+)
+
+
+def times(longest: Fraction) -> st.SearchStrategy[Any]:
+    """Return short times, as numbers of every kind, and no limits."""
+    exact = st.fractions(0, longest)
+    return st.one_of(
+        exact,
+        exact.map(float),
+        exact.map(lambda time: Decimal(time.numerator) / time.denominator),
+        st.sampled_from([0, -0.0, False, -1, -0.5, -1e-100, -math.inf, Fraction(-1, 3)]),
+        st.sampled_from([None, math.inf, Decimal("Infinity")]),
+    )
+
+
+def kernel(fd: int, mask: int) -> int:
+    """Ask the kernel for the events of one descriptor."""
+    p = select.poll()
+    p.register(fd, mask)
+    return dict(p.poll(0)).get(fd, 0)
+
+
+def outcome(call: Callable[..., object], *args: object) -> object:
+    """Return what the call returns, or the type of what it raises."""
+    try:
+        return call(*args)
+    except Exception as error:
+        return type(error)
+
+
+def in_order(ready: list[Any]) -> list[Any]:
+    """Return a result as it compares with the interpreter's: PyPy's has an order of its own."""
+    if sys.implementation.name == "cpython":
+        return ready
+    return sorted(ready, key=lambda pair: getattr(pair[0], "fd", pair[0]))
+
+
+# ---- The descriptors -----------------------------------------------------------------------
+
+
+def open_sockets() -> tuple[int, ...]:
+    return tuple(each.detach() for each in socket.socketpair())
+
+
+OPENED: dict[str, Callable[[], tuple[int, ...]]] = {
+    "a pipe": os.pipe,
+    "sockets": open_sockets,
+    "a device": lambda: (os.open(os.devnull, os.O_RDWR),),
+    "a regular file": lambda: (os.open(__file__, os.O_RDONLY),),
+}
+if hasattr(os, "eventfd"):
+    OPENED["an eventfd"] = lambda: (os.eventfd(0),)
+
+
+def by_socket(call: Callable[[socket.socket], object]) -> Callable[[int], object]:
+    """Return the call as one for a descriptor."""
+
+    def of_descriptor(fd: int) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+        # PyPy's constructor has just undone that.
+        sock.setblocking(False)
+        try:
+            call(sock)
+        finally:
+            sock.detach()
+
+    return of_descriptor
+
+
+# Each changes what some descriptors are ready for, and fails with others.
+STIRRED: dict[str, Callable[[int], object]] = {
+    "write": lambda fd: os.write(fd, b"\0" * 7 + b"\1"),
+    "fill": lambda fd: [os.write(fd, bytes(65536)) for _ in range(64)],
+    "drain": lambda fd: [os.read(fd, 65536) for _ in range(64)],
+    "send out of band": by_socket(lambda sock: sock.send(b"!", socket.MSG_OOB)),
+    "shut down reading": by_socket(lambda sock: sock.shutdown(socket.SHUT_RD)),
+    "shut down writing": by_socket(lambda sock: sock.shutdown(socket.SHUT_WR)),
+}
+
+
+class Descriptors(RuleBasedStateMachine):
+    """Opens and closes numbers, and makes them ready and idle.
+
+    Only kinds whose state changes at once: what a pty or a TCP connection is ready for, a thread
+    of the kernel may change between two looks.
+    """
+
+    examples = 0
+    comparisons = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).examples += 1
+        self.files: dict[int, File] = {}
+
+    def teardown(self) -> None:
+        os.closerange(NEAR.start, NEAR.stop)
+
+    def passed(self, number: int, as_file: bool) -> Any:
+        """Return the number, or its file object: one and the same for as long as it is open."""
+        return self.files.setdefault(number, File(number)) if as_file else number
+
+    def close_file(self, number: int) -> None:
+        if number in self.files:
+            self.files.pop(number).number = -1
+
+    @initialize(kind=st.sampled_from(list(OPENED)), source=st.sampled_from(FEW))
+    def open_all(self, kind: str, source: int) -> None:
+        """Begin with one of them on so many numbers that a write makes many ready."""
+        for place, each in ((0, "a pipe"), (2, "sockets"), (4, kind)):
+            self.open(each, FEW[place:])
+        self.duplicate(source, NEAR[len(FEW) :: 2])
+
+    @rule(kind=st.sampled_from(list(OPENED)), numbers=st.permutations(FEW))
+    def open(self, kind: str, numbers: Sequence[int]) -> None:
+        """Open it on these numbers, which may be open, and registered, already."""
+        for number, fd in zip(numbers, OPENED[kind]()):
+            self.close_file(number)
+            os.set_blocking(fd, False)
+            os.dup2(fd, number)
+            os.close(fd)
+
+    @rule(source=st.sampled_from(FEW), numbers=NEAR_NUMBERS)
+    def duplicate(self, source: int, numbers: Sequence[int]) -> None:
+        with suppress(OSError):
+            for number in numbers:
+                if number != source:
+                    os.dup2(source, number)
+                    self.close_file(number)
+
+    @rule(numbers=NEAR_NUMBERS)
+    def close(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self.close_file(number)
+            with suppress(OSError):
+                os.close(number)
+
+    @rule(how=st.sampled_from(list(STIRRED)), numbers=st.lists(st.sampled_from(FEW), min_size=1))
+    def stir(self, how: str, numbers: list[int]) -> None:
+        for number in numbers:
+            with suppress(OSError):
+                STIRRED[how](number)
+
+
+# ---- Poll ----------------------------------------------------------------------------------
+
+
+class PlainPoll(dict[int, int]):
+    """The model of Poll: the masks of the descriptors, in order."""
+
+    def register(self, fd: int, mask: int = DEFAULT_MASK) -> None:
+        self[fd] = mask
+
+    def modify(self, fd: int, mask: int) -> None:
+        if fd not in self:
+            raise FileNotFoundError(errno.ENOENT)
+        self[fd] = mask
+
+    def unregister(self, fd: int) -> None:
+        del self[fd]
+
+    def poll(self) -> list[tuple[int, int]]:
+        return [(fd, event) for fd, mask in self.items() if (event := kernel(fd, mask))]
+
+    def __repr__(self) -> str:
+        shown = [f" {fd}: {PollEvent(mask)}" for fd, mask in list(self.items())[:8]]
+        return (
+            f"<Poll of {len(self)}{':' * bool(self)}{','.join(shown)}{', ...' * (len(self) > 8)}>"
+        )
+
+
+WAITS: dict[str, Callable[[Poll, Any], Any]] = {
+    "poll": lambda p, timeout: p.poll(timeout),
+    "ppoll": lambda p, timeout: p.ppoll(timeout),
+}
+if HAS_PPOLL:
+    WAITS["ppoll with a mask"] = lambda p, timeout: p.ppoll(timeout, {signal.SIGUSR1})
+
+# Where two arguments are bad, it is the first that is refused.
+WITH_DESCRIPTOR: dict[str, Callable[[Poll, Any], object]] = {
+    "register": lambda p, fd: p.register(fd),
+    "register with a bad mask": lambda p, fd: p.register(fd, -1),
+    "modify": lambda p, fd: p.modify(fd, POLLIN),
+    "modify with a bad mask": lambda p, fd: p.modify(fd, 1 << 16),
+    "unregister": lambda p, fd: p.unregister(fd),
+    "in": lambda p, fd: fd in p,
+    "[]": lambda p, fd: p[fd],
+    "poll_fd with a bad mask": lambda _, fd: pypoll.poll_fd(fd, -1, 0),
+}
+WITH_MASK: dict[str, Callable[[Poll, Any], object]] = {
+    "register": lambda p, mask: p.register(FEW[0], mask),
+    "modify": lambda p, mask: p.modify(FEW[0], mask),
+    "poll_fd with a bad timeout": lambda _, mask: pypoll.poll_fd(FEW[0], mask, math.nan),
+}
+
+
+def refusals(
+    calls: dict[str, Callable[..., object]], arguments: st.SearchStrategy[Refused]
+) -> st.SearchStrategy[tuple[Callable[..., object], Refused]]:
+    return st.tuples(st.sampled_from(list(calls.values())), arguments)
+
+
+class PollMachine(Descriptors):
+    """Does the same to a Poll, to the model, and to the interpreter's own object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ours = Poll()
+        self.theirs = select.poll()
+        self.model = PlainPoll()
+
+    def same(self, method: str, number: int, as_file: bool, *mask: int) -> None:
+        expected = outcome(getattr(self.model, method), number, *mask)
+        for each in (self.ours, self.theirs):
+            assert outcome(getattr(each, method), self.passed(number, as_file), *mask) == expected
+
+    @initialize(numbers=AT_FIRST, mask=MASKS)
+    def register_some(self, numbers: Sequence[int], mask: int) -> None:
+        self.register(numbers, False, [mask])
+
+    @rule(numbers=NUMBERS, as_file=st.booleans(), mask=st.lists(MASKS, max_size=1))
+    def register(self, numbers: Sequence[int], as_file: bool, mask: list[int]) -> None:
+        for number in numbers:
+            self.same("register", number, as_file, *mask)
+
+    @rule(numbers=NUMBERS, as_file=st.booleans(), mask=MASKS)
+    def modify(self, numbers: Sequence[int], as_file: bool, mask: int) -> None:
+        for number in numbers:
+            self.same("modify", number, as_file, mask)
+
+    @rule(numbers=NUMBERS, as_file=st.booleans())
+    def unregister(self, numbers: Sequence[int], as_file: bool) -> None:
+        for number in numbers:
+            self.same("unregister", number, as_file)
+
+    @rule(
+        refused=st.lists(
+            refusals(WITH_DESCRIPTOR, REFUSED_DESCRIPTORS)
+            | refusals(WITH_MASK, REFUSED_MASKS)
+            | refusals(WAITS, REFUSED_TIMEOUTS),
+            min_size=1,
+        )
+    )
+    def refuse(self, refused: list[tuple[Callable[..., object], Refused]]) -> None:
+        for call, argument in refused:
+            assert outcome(call, self.ours, argument.value) is argument.error
+
+    @rule(call=st.sampled_from(list(WAITS)), timeout=times(Fraction(1, 4)))
+    def wait(self, call: str, timeout: Any) -> None:
+        expected = self.model.poll()
+        limited = timeout is not None and 0 <= timeout < math.inf
+        # Nothing would end it.
+        if not expected and not limited:
+            return
+        begun = time.monotonic_ns()
+        assert WAITS[call](self.ours, timeout) == expected
+        waited = time.monotonic_ns() - begun
+        assert expected or waited >= Fraction(timeout) * 1_000_000
+
+    @rule(numbers=NUMBERS, as_file=st.booleans(), mask=MASKS)
+    def look_up(self, numbers: Sequence[int], as_file: bool, mask: int) -> None:
+        for number in numbers:
+            fd = self.passed(number, as_file)
+            assert (fd in self.ours) == (number in self.model)
+            assert outcome(self.ours.__getitem__, fd) == outcome(self.model.__getitem__, number)
+            assert pypoll.poll_fd(fd, mask, 0) == kernel(number, mask)
+
+    @rule()
+    def cut_a_wait_off(self) -> None:
+        """As an exception does while results are read: until the next wait, changes go to a copy.
+
+        With fewer than two ready there is nothing to cut off.
+        """
+        lib.pypoll_check(self.ours._address)
+
+    @invariant()
+    def what_is_registered_is_the_same(self) -> None:
+        type(self).comparisons += 1
+        assert [(fd, self.ours[fd]) for fd in self.ours] == list(self.model.items())
+        assert len(self.ours) == len(self.model)
+        assert repr(self.ours) == repr(self.model)
+        assert bool(self.ours) is True
+
+    @invariant()
+    def what_is_ready_is_the_same(self) -> None:
+        if lib.pypoll_hold(self.ours._set):
+            return
+        ready = self.ours.poll(0)
+        assert ready == self.model.poll()
+        assert in_order(ready) == in_order(self.theirs.poll(0))
+
+
+# ---- PollSelector --------------------------------------------------------------------------
+
+
+def selected(fd: int, asked: int) -> int:
+    """Ask the kernel which of the events a selector reports: all, if it is broken or hung up."""
+    if kernel(fd, 0):
+        return asked
+    masks = {EVENT_READ: POLLIN, EVENT_WRITE: POLLOUT, EVENT_URGENT: POLLPRI}
+    return sum(event for event, mask in masks.items() if asked & event and kernel(fd, mask))
+
+
+class PlainSelector(dict[int, SelectorKey]):
+    """The model of PollSelector: the keys of the descriptors, in order."""
+
+    def fd_of(self, fileobj: Any) -> int:
+        number: int = fileobj.fileno() if isinstance(fileobj, File) else fileobj
+        if number >= 0:
+            return number
+        for key in self.values():
+            if key.fileobj is fileobj:
+                return key.fd
+        raise ValueError(fileobj)
+
+    def register(self, fileobj: Any, events: int, data: object) -> SelectorKey:
+        if not 0 < events <= ANY_EVENT:
+            raise ValueError(events)
+        fd = self.fd_of(fileobj)
+        if fd in self:
+            raise KeyError(fileobj)
+        self[fd] = SelectorKey(fileobj, fd, events, data)
+        return self[fd]
+
+    def modify(self, fileobj: Any, events: int, data: object) -> SelectorKey:
+        if not 0 < events <= ANY_EVENT:
+            raise ValueError(events)
+        key = self.get_key(fileobj)
+        self[key.fd] = SelectorKey(key.fileobj, key.fd, events, data)
+        return self[key.fd]
+
+    def unregister(self, fileobj: Any) -> SelectorKey:
+        return self.pop(self.fd_of(fileobj))
+
+    def get_key(self, fileobj: Any) -> SelectorKey:
+        return self[self.fd_of(fileobj)]
+
+    def select(self) -> list[tuple[SelectorKey, int]]:
+        return [(key, events) for fd, key in self.items() if (events := selected(fd, key.events))]
+
+
+VALID_EVENTS = st.integers(1, ANY_EVENT)
+EVENTS = st.one_of(
+    VALID_EVENTS,
+    VALID_EVENTS,
+    st.sampled_from([0, ANY_EVENT + 1, EVENT_READ | 1 << 70]) | NEGATIVE,
+)
+
+# Where a fileno() returns what is no int, or one that no C int holds, the library's own answers
+# otherwise.
+REFUSED_FILE_OBJECTS = refused(st.one_of(NEGATIVE, st.none(), st.floats(), NOT_NUMBERS), ValueError)
+
+WITH_FILE_OBJECT: dict[str, Callable[[Any, Any], object]] = {
+    "register": lambda selector, fileobj: selector.register(fileobj, EVENT_READ),
+    "modify": lambda selector, fileobj: selector.modify(fileobj, EVENT_READ),
+    "unregister": lambda selector, fileobj: selector.unregister(fileobj),
+    "get_key": lambda selector, fileobj: selector.get_key(fileobj),
+    "get_map": lambda selector, fileobj: fileobj in selector.get_map(),
+}
+
+# How a file object is named: by its number, itself, or as it was registered (and closed since).
+NAMED = st.sampled_from(["number", "file", "registered"])
+
+
+class SelectorMachine(Descriptors):
+    """Does the same to a PollSelector, to the model, and to the standard library's own."""
+
+    @initialize(urgent=st.booleans(), numbers=AT_FIRST, events=VALID_EVENTS)
+    def begin(self, urgent: bool, numbers: Sequence[int], events: int) -> None:
+        self.ours = PollSelector()
+        # The library's own has no such event.
+        self.theirs = None if urgent else selectors.PollSelector()
+        self.model = PlainSelector()
+        self.register(numbers, "file", events, 0)
+
+    def fileobj(self, number: int, named: str) -> Any:
+        if named == "registered" and number in self.model:
+            return self.model[number].fileobj
+        return self.passed(number, named != "number")
+
+    def events(self, events: int) -> int:
+        """Return what both selectors know of the events."""
+        return events & ~EVENT_URGENT if self.theirs and events > 0 else events
+
+    @rule(numbers=NUMBERS, named=NAMED, events=EVENTS, data=st.integers(0, 2))
+    def register(self, numbers: Sequence[int], named: str, events: int, data: int) -> None:
+        for number in numbers:
+            self.same("register", number, named, self.events(events), data)
+
+    @rule(numbers=NUMBERS, named=NAMED, events=EVENTS, data=st.integers(0, 2))
+    def modify(self, numbers: Sequence[int], named: str, events: int, data: int) -> None:
+        for number in numbers:
+            self.same("modify", number, named, self.events(events), data)
+
+    @rule(numbers=NUMBERS, named=NAMED, data=st.integers(0, 2))
+    def modify_data(self, numbers: Sequence[int], named: str, data: int) -> None:
+        for number in numbers:
+            if number in self.model:
+                self.same("modify", number, named, self.model[number].events, data)
+
+    @rule(numbers=NUMBERS, named=NAMED)
+    def unregister(self, numbers: Sequence[int], named: str) -> None:
+        for number in numbers:
+            self.same("unregister", number, named)
+
+    @rule(numbers=NUMBERS, named=NAMED)
+    def get_key(self, numbers: Sequence[int], named: str) -> None:
+        for number in numbers:
+            self.same("get_key", number, named)
+
+    def same(self, method: str, number: int, named: str, *args: int) -> None:
+        fileobj = self.fileobj(number, named)
+        expected = outcome(getattr(self.model, method), fileobj, *args)
+        assert outcome(getattr(self.ours, method), fileobj, *args) == expected
+        # The library's own modify() takes whatever the events are.
+        if self.theirs and not (method == "modify" and expected is ValueError):
+            assert outcome(getattr(self.theirs, method), fileobj, *args) == expected
+
+    @rule(refused=st.lists(refusals(WITH_FILE_OBJECT, REFUSED_FILE_OBJECTS), min_size=1))
+    def refuse_file_objects(self, refused: list[tuple[Callable[..., object], Refused]]) -> None:
+        for call, argument in refused:
+            for selector in filter(None, (self.ours, self.theirs)):
+                assert outcome(call, selector, argument.value) is argument.error
+
+    @rule(refused=REFUSED_TIMEOUTS)
+    def refuse_a_timeout(self, refused: Refused) -> None:
+        assert outcome(self.ours.select, refused.value) is refused.error
+
+    @rule(timeout=times(Fraction(1, 4000)))
+    def select(self, timeout: Any) -> None:
+        expected = self.model.select()
+        limited = timeout is not None and timeout < math.inf
+        # Nothing would end it.
+        if not expected and not limited:
+            return
+        begun = time.monotonic_ns()
+        assert self.ours.select(timeout) == expected
+        waited = time.monotonic_ns() - begun
+        assert expected or waited >= timeout * 1_000_000_000
+
+    @rule(urgent=st.booleans(), numbers=AT_FIRST, events=VALID_EVENTS)
+    def close_and_begin_anew(self, urgent: bool, numbers: Sequence[int], events: int) -> None:
+        registered = self.ours.get_map()
+        for selector in filter(None, (self.ours, self.theirs)):
+            selector.close()
+            assert outcome(selector.get_key, FEW[0]) is RuntimeError
+            assert selector.get_map() is None
+            assert selector.select(0) == []
+        assert dict(registered) == {}
+        self.begin(urgent, numbers, events)
+
+    @invariant()
+    def what_is_registered_is_the_same(self) -> None:
+        type(self).comparisons += 1
+        assert list(self.ours.get_map().items()) == list(self.model.items())
+        assert len(self.ours.get_map()) == len(self.model)
+
+    @invariant()
+    def what_is_ready_is_the_same(self) -> None:
+        ready = self.ours.select(0)
+        assert ready == self.model.select()
+        if self.theirs:
+            assert in_order(ready) == in_order(self.theirs.select(0))
+
+
+# ---- Running them --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_left_behind(tmp_path: Any) -> Iterator[None]:
+    """Keep what hypothesis writes to disk, whatever its database, out of the current directory."""
+    set_hypothesis_home_dir(tmp_path)
+    yield
+    set_hypothesis_home_dir(None)
+
+
+@pytest.mark.usefixtures("nothing_left_behind")
+@pytest.mark.parametrize("machine", [PollMachine, SelectorMachine])
+def test_whatever_is_done_pypoll_does_as_its_model(
+    machine: type[Descriptors], long_profile: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The long profile takes PYPOLL_TESTS_SECONDS for each of the two, and tells what it did."""
+    profile = settings(
+        max_examples=80,
+        stateful_step_count=40,
+        derandomize=not long_profile,
+        database=None,
+        deadline=None,
+        # A busy machine draws slowly.
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    run_state_machine_as_test(machine, settings=profile)
+    if long_profile:
+        deadline = time.monotonic() + float(os.environ.get("PYPOLL_TESTS_SECONDS", "1200"))
+        while time.monotonic() < deadline:
+            run_state_machine_as_test(machine, settings=profile)
+        with capsys.disabled():
+            print(
+                f"\n{machine.__name__}: {machine.examples} examples, {machine.comparisons} states"
+            )
