@@ -372,6 +372,11 @@ class PollMachine(Descriptors):
         for number in numbers:
             self.same("unregister", number, as_file)
 
+    @rule()
+    def unregister_what_is_ready(self) -> None:
+        for fd, _ in self.model.poll():
+            self.same("unregister", fd, False)
+
     @rule(
         refused=st.lists(
             refusals(WITH_DESCRIPTOR, REFUSED_DESCRIPTORS)
@@ -541,6 +546,11 @@ class SelectorMachine(Descriptors):
     def unregister(self, numbers: Sequence[int], named: str) -> None:
         for number in numbers:
             self.same("unregister", number, named)
+
+    @rule()
+    def unregister_what_is_ready(self) -> None:
+        for key, _ in self.model.select():
+            self.same("unregister", key.fd, "registered")
 
     @rule(numbers=NUMBERS, named=NAMED)
     def get_key(self, numbers: Sequence[int], named: str) -> None:
