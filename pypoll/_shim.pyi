@@ -1,7 +1,7 @@
 """The compiled module: as much of it as pypoll uses."""
 
 from collections.abc import Callable
-from typing import Any, SupportsInt
+from typing import Any
 
 class CData:
     """A C pointer or array; struct members are attributes."""
@@ -18,7 +18,13 @@ class _Ffi:
     def gc(self, cdata: CData, destructor: Callable[[CData], None], size: int = ...) -> CData: ...
     def string(self, cdata: CData, /) -> bytes: ...
     def unpack(self, cdata: CData, length: int) -> list[int]: ...
-    def cast(self, cdecl: str, source: CData, /) -> SupportsInt: ...
+    def new_allocator(
+        self,
+        alloc: Callable[[int], CData],
+        free: Callable[[CData], None],
+        should_clear_after_alloc: bool,
+    ) -> Callable[[str], CData]: ...
+    def cast(self, cdecl: str, source: CData, /) -> Any: ...
     def buffer(self, cdata: CData, size: int = ...) -> Any: ...
 
 class _Lib:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import reprlib
 
+LONGEST = 200
+
+# Asked of the class itself, where a metaclass may answer as it likes.
+_name_of = type.__dict__["__name__"].__get__
+
 
 def shown(value: object) -> str:
     """Return a short repr of *value*, whatever it is.
@@ -14,13 +19,19 @@ def shown(value: object) -> str:
     >>> shown("x"), shown(-1), shown(10**5000), shown(object())
     ("'x'", '-1', 'an int of 16610 bits', 'an object')
     """
-    name = type(value).__name__
+    name = _name_of(type(value))
+    if type(name) is not str:
+        name = "object"
     article = "an" if name[:1].lower() in "aeiou" else "a"
-    if isinstance(value, int) and int.bit_length(value) > 128:
-        return f"{article} {name} of {int.bit_length(value)} bits"
-    if type(value).__repr__ is object.__repr__:
-        return f"{article} {name}"
+    text = None
     try:
-        return reprlib.repr(value)
+        if isinstance(value, int) and int.bit_length(value) > 128:
+            text = f"{article} {name} of {int.bit_length(value)} bits"
+        elif type(value).__repr__ is not object.__repr__:
+            text = reprlib.repr(value)
     except Exception:
-        return f"{article} {name}"
+        text = None
+    # A str of somebody's own may lie about its length, and PyPy believes that.
+    if type(text) is not str:
+        text = f"{article} {name}"
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."

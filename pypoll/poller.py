@@ -42,13 +42,18 @@ _HAS_PPOLL = bool(lib.pypoll_has_ppoll())
 # without calling a method of somebody's number.
 _ZERO = 0
 
-# About what the shim allocates for an empty set, so that PyPy's collector counts it.
-_EMPTY_SET_SIZE = 2600
-
 _SHOWN_IN_REPR = 8
 
 # Asked once: it makes an enum member of each, 50 us in all.
 _VALID_SIGNALS = frozenset(signal.valid_signals())
+
+
+def _allocated(_size: int = 0) -> Any:
+    poll_set = lib.pypoll_new()
+    if not poll_set:
+        raise MemoryError("no memory for a set of descriptors")
+    return poll_set
+
 
 if sys.implementation.name == "pypy":
     # A plain loop over the C array is by far the fastest there.
@@ -57,6 +62,12 @@ if sys.implementation.name == "pypy":
 
     def _entries(window: Any, count: int) -> list[tuple[int, int]]:
         return [(window[i].fd, window[i].event) for i in range(count)]
+
+    # About what the shim allocates for an empty set, so that the collector counts it.
+    _EMPTY_SET_SIZE = 2600
+
+    def _owned_set() -> Any:
+        return ffi.gc(_allocated(), lib.pypoll_free, _EMPTY_SET_SIZE)
 
 else:
     # On CPython struct makes the tuples without a step of the interpreter: 35 ns each.
@@ -69,6 +80,15 @@ else:
 
     def _entries(window: Any, count: int) -> list[tuple[int, int]]:
         return [*_unpacked(window[: count * _ENTRY_SIZE])]
+
+    # The collector of CPython runs what ffi.gc() was given among the finalizers of a garbage
+    # cycle, in any order, and one of those may still use the set: an unclosed event loop
+    # unregisters in its own. What an allocator made it cannot see behind the cdata that ffi
+    # returns, and so it is freed with the last reference to that.
+    _new = ffi.new_allocator(_allocated, lib.pypoll_free, should_clear_after_alloc=False)
+
+    def _owned_set() -> Any:
+        return _new("struct pypoll_ready *")
 
 
 class Poll:
@@ -98,23 +118,22 @@ class Poll:
     (1, True, True)
     """
 
-    __slots__ = ("__weakref__", "_address", "_set", "_window")
+    __slots__ = ("__weakref__", "_address", "_owner", "_set", "_window")
 
     # The set, and where it is. It lives as long as this object, whose garbage collection takes
     # the attributes in the order of their names.
     _address: int
+    _owner: Any
     _set: Any
     _window: Any
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Poll:
         """Make the set: here, so that a subclass which forgets to call __init__ works too."""
         self = super().__new__(cls)
-        poll_set = lib.pypoll_new()
-        if not poll_set:
-            raise MemoryError("no memory for a set of descriptors")
-        self._set = ffi.gc(poll_set, lib.pypoll_free, _EMPTY_SET_SIZE)
+        self._owner = _owned_set()
+        self._set = ffi.cast("pypoll_set *", self._owner)
         self._window = _window_of(self._set)
-        self._address = int(ffi.cast("intptr_t", poll_set))
+        self._address = int(ffi.cast("intptr_t", self._set))
         return self
 
     def __init__(self) -> None:

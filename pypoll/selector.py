@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from typing import Any
+from typing import Any, SupportsIndex
 
 from pypoll.descriptors import FileDescriptorLike, descriptor
 from pypoll.events import CONSTANTS
+from pypoll.integers import plain
 from pypoll.messages import shown
 from pypoll.poller import Poll
 from pypoll.timeouts import NEGATIVE, PER_SECOND, RealNumber, nanoseconds
@@ -30,13 +32,24 @@ Ready = tuple[int, int]
 Pair = tuple[SelectorKey, int]
 
 
-def _event_mask(events: int) -> int:
-    """Return the event mask for the events of a selector, or raise ValueError."""
-    if not events or events & ~_EVERY_EVENT:
+def _checked_events(events: SupportsIndex) -> int:
+    """Return the events of a selector as a plain int, or raise TypeError or ValueError."""
+    try:
+        number = plain(operator.index(events))
+    except TypeError:
+        if hasattr(type(events), "__index__"):
+            raise
+        raise TypeError(f"events must be an int, not {shown(events)}") from None
+    if not number or number & ~_EVERY_EVENT:
         raise ValueError(
-            f"Invalid events: {shown(events)}: expected EVENT_READ, EVENT_WRITE, EVENT_URGENT "
+            f"Invalid events: {shown(number)}: expected EVENT_READ, EVENT_WRITE, EVENT_URGENT "
             "or some of them together"
         )
+    return number
+
+
+def _event_mask(events: int) -> int:
+    """Return the event mask for the events of a selector."""
     mask = 0
     if events & EVENT_READ:
         mask |= _POLLIN
@@ -175,6 +188,7 @@ class PollSelector(BaseSelector):
         Returns the SelectorKey. Raises ValueError for invalid events or an invalid file object,
         KeyError if it is registered already, MemoryError when memory is refused.
         """
+        events = _checked_events(events)
         mask = _event_mask(events)
         fd = self._fd_of(fileobj)
         if fd in self._fd_to_key:
@@ -208,6 +222,7 @@ class PollSelector(BaseSelector):
         Only a change of the events is one of the set. Returns the new key. Raises what
         unregister() raises, and ValueError for invalid events.
         """
+        events = _checked_events(events)
         mask = _event_mask(events)
         key = self._key_of(fileobj)
         if events == key.events and data is key.data:
@@ -270,7 +285,7 @@ class PollSelector(BaseSelector):
         try:
             return descriptor(fileobj, stacklevel=4)
         except (TypeError, ValueError, OverflowError) as error:
-            for key in self._fd_to_key.values():
+            for key in tuple(self._fd_to_key.values()):
                 if key.fileobj is fileobj:
                     return key.fd
             raise ValueError(f"Invalid file object: {shown(fileobj)}") from error

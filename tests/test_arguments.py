@@ -152,6 +152,26 @@ class LongRepr:
         return "x" * 10_000_000
 
 
+class EqualToAll(type):
+    """Makes classes that are equal to every other, int among them."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __ne__(cls, other: object) -> bool:
+        return False
+
+    __hash__ = type.__hash__
+
+
+class FileOfEqualClass(FileLike, metaclass=EqualToAll):
+    pass
+
+
+class IndexOfEqualClass(Index, metaclass=EqualToAll):
+    pass
+
+
 class Interruption(BaseException):
     """As KeyboardInterrupt, but nobody else raises it."""
 
@@ -202,7 +222,9 @@ REFUSED_DESCRIPTORS = {
     "2**32+1": Refusal(2**32 + 1, OverflowError, (str(2**32 + 1), str(C_INT_MAX))),
     "2**63": Refusal(2**63, OverflowError, (str(2**63), str(C_INT_MAX))),
     "2**64+1": Refusal(2**64 + 1, OverflowError, (str(2**64 + 1), str(C_INT_MAX))),
-    "10**5000": Refusal(10**5000, OverflowError, ("int", str(C_INT_MAX))),
+    "2**128-1": Refusal(2**128 - 1, OverflowError, (str(2**128 - 1), str(C_INT_MAX))),
+    "2**128": Refusal(2**128, OverflowError, ("an int of 129 bits", str(C_INT_MAX))),
+    "10**5000": Refusal(10**5000, OverflowError, ("an int of 16610 bits", str(C_INT_MAX))),
     "-10**5000": Refusal(-(10**5000), OverflowError, ("int", str(C_INT_MAX))),
     "an int subclass of 2**31": Refusal(
         LyingInt(2**31), OverflowError, (str(2**31), str(C_INT_MAX))
@@ -224,7 +246,7 @@ REFUSED_DESCRIPTORS = {
     "an object whose class is named array": Refusal(
         FakeArray(), TypeError, ("array", "int", "fileno()")
     ),
-    "an object": Refusal(object(), TypeError, ("object", "int", "fileno()")),
+    "an object": Refusal(object(), TypeError, ("an object", "int", "fileno()")),
     "an object without a repr": Refusal(ReprRaises(), TypeError, ("ReprRaises", "fileno()")),
     "an object with a long repr": Refusal(LongRepr(), TypeError, ("xxx", "fileno()")),
     "an object with __index__": Refusal(Index(3), TypeError, ("Index", "int", "fileno()")),
@@ -238,7 +260,7 @@ REFUSED_DESCRIPTORS = {
         FileLike(Index(3)), TypeError, ("Index", "fileno()", "int")
     ),
     "fileno() returns another file": Refusal(
-        FileLike(FileLike(3)), TypeError, ("FileLike", "fileno()", "int")
+        FileLike(FileLike(3)), TypeError, ("a FileLike", "fileno()", "int")
     ),
     "fileno() returns -1": Refusal(FileLike(-1), ValueError, ("-1", "negative")),
     "fileno() returns 2**31": Refusal(FileLike(2**31), OverflowError, (str(2**31), str(C_INT_MAX))),
@@ -280,6 +302,7 @@ ACCEPTED_DESCRIPTORS: dict[str, Callable[[int], Any]] = {
     "an int subclass that lies": LyingInt,
     "an int subclass that has fileno": IntWithFileno,
     "an object with fileno()": FileLike,
+    "an object of a class that is equal to int": FileOfEqualClass,
     "fileno() returns an int subclass": lambda fd: FileLike(LyingInt(fd)),
     "a file object": lambda fd: os.fdopen(fd, "rb", closefd=False),
 }
@@ -344,6 +367,7 @@ ACCEPTED_MASKS: dict[str, tuple[Any, int]] = {
     "an IntEnum": (Colour.RED, 1),
     "a PollEvent": (PollEvent.POLLIN | PollEvent.POLLOUT, POLLIN | POLLOUT),
     "__index__()": (Index(POLLIN), POLLIN),
+    "__index__() of a class that is equal to int": (IndexOfEqualClass(POLLIN), POLLIN),
     "__index__() of 0": (Index(0), 0),
     "__index__() of 65535": (Index(65535), 65535),
 }

@@ -196,6 +196,21 @@ def test_a_set_may_be_changed_while_one_iterates_over_it() -> None:
     assert list(p) == []
 
 
+@pytest.mark.parametrize("length", [0, 1, 100])
+def test_iteration_does_not_depend_on_what_a_subclass_has_for_its_length(length: int) -> None:
+    """As when another thread changes the set after the room for its descriptors was made."""
+
+    class Misjudged(Poll):
+        def __len__(self) -> int:
+            return length
+
+    p = Misjudged()
+    numbers = list(range(40, 0, -1))
+    for number in numbers:
+        p.register(number)
+    assert list(p) == numbers
+
+
 def test_iterators_are_independent() -> None:
     p = Poll()
     for number in range(3):
@@ -261,6 +276,15 @@ def test_the_repr_of_a_large_set_is_short_and_tells_its_size() -> None:
     assert "of 5000" in repr(p)
     assert "0: POLLIN|" in repr(p)
     assert len(repr(p)) < 5000
+
+
+@pytest.mark.parametrize(("size", "rest"), [(8, ""), (9, ", ...")])
+def test_the_repr_names_eight_descriptors(size: int, rest: str) -> None:
+    p = Poll()
+    for fd in range(size):
+        p.register(fd, POLLIN)
+    named = ", ".join(f"{fd}: POLLIN" for fd in range(8))
+    assert repr(p) == f"<Poll of {size}: {named}{rest}>"
 
 
 # ---- A class -------------------------------------------------------------------------------

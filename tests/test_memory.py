@@ -190,7 +190,9 @@ assert refusals > 20, refusals
 """
 
 NEW = """
-# Python's small objects have room of their own: what is refused is the memory of the set.
+# Python's small objects have room of their own, and cffi has parsed its types: what is refused is
+# the memory of the set.
+pypoll.Poll()
 small = [bytes(size) for size in range(0, 450, 8) for _ in range(2000)]
 del small[::2]
 refuse_memory(65536)

@@ -494,6 +494,20 @@ def test_each_result_is_a_fresh_list_of_plain_tuples_of_plain_ints(
     assert p.poll(0) == lists[1]
 
 
+def test_the_least_event_of_the_least_descriptor_is_a_result(descriptors: Descriptors) -> None:
+    ends = descriptors.pipe(b"x")
+    before = os.dup(0)
+    try:
+        os.dup2(ends.reading, 0)
+        p = Poll()
+        p.register(0, POLLIN)
+        assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, []) == [(0, POLLIN)]
+        assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+
+
 def test_poll_fd_returns_a_plain_int(pipe: Pipe) -> None:
     assert type(poll_fd(Number(pipe.writing), pypoll.PollEvent.POLLOUT, 0)) is int
     assert type(poll_fd(Number(pipe.reading), POLLIN, 0)) is int

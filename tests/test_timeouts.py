@@ -318,6 +318,7 @@ LONG: dict[str, tuple[Any, int]] = {
     "2**32+1": (2**32 + 1, (2**32 + 1) * MILLISECOND),
     "2**43": (2**43, 2**43 * MILLISECOND),
     "the longest": (LONGEST, LONGEST * MILLISECOND),
+    "2**63-1 ns": (Fraction(2**63 - 1, MILLISECOND), 2**63 - 1),
     "the longest as a float": (float(LONGEST), LONGEST * MILLISECOND),
     "the longest as a Decimal": (Decimal(LONGEST), LONGEST * MILLISECOND),
     "the longest as a Fraction": (Fraction(LONGEST), LONGEST * MILLISECOND),
@@ -652,6 +653,11 @@ def test_a_timeout_is_rounded_up_to_the_nanosecond(row: tuple[Any, int]) -> None
     assert type(nanoseconds(timeout)) is int
 
 
+@pytest.mark.parametrize("timeout", rows(AT_ONCE))
+def test_no_time_is_not_rounded_up(timeout: Any) -> None:
+    assert nanoseconds(timeout) == 0
+
+
 @pytest.mark.parametrize("timeout", rows({k: v for k, v in NO_LIMIT.items() if k != "None"}))
 def test_no_limit_is_infinity_or_a_negative_number(timeout: Any) -> None:
     # macOS and older FreeBSD answer EINVAL to any other negative one.
@@ -752,6 +758,12 @@ def test_a_bad_timeout_is_refused_also_where_there_is_nothing_to_wait_for(
     refusal: Refusal,
 ) -> None:
     assert_refused(refusal, error_of(Poll().poll, refusal.value))
+
+
+def test_the_message_tells_the_longest_timeout() -> None:
+    assert str(error_of(nanoseconds, LONGEST + 1)) == (
+        f"timeout of {LONGEST + 1} milliseconds is too long: expected at most {LONGEST}"
+    )
 
 
 @pytest.mark.parametrize("call", CALLS)
