@@ -118,22 +118,29 @@ class Poll:
     (1, True, True)
     """
 
-    __slots__ = ("__weakref__", "_address", "_owner", "_set", "_window")
+    __slots__ = (
+        "__weakref__",
+        "_pypoll_address",
+        "_pypoll_owner",
+        "_pypoll_set",
+        "_pypoll_window",
+    )
 
     # The set, and where it is. It lives as long as this object, whose garbage collection takes
-    # the attributes in the order of their names.
-    _address: int
-    _owner: Any
-    _set: Any
-    _window: Any
+    # the attributes in the order of their names. The names are such as no subclass has by chance:
+    # `self._set = set()` there would free what the address still leads to.
+    _pypoll_address: int
+    _pypoll_owner: Any
+    _pypoll_set: Any
+    _pypoll_window: Any
 
     def __new__(cls, *_args: object, **_kwargs: object) -> Poll:
         """Make the set: here, so that a subclass which forgets to call __init__ works too."""
         self = super().__new__(cls)
-        self._owner = _owned_set()
-        self._set = ffi.cast("pypoll_set *", self._owner)
-        self._window = _window_of(self._set)
-        self._address = int(ffi.cast("intptr_t", self._set))
+        self._pypoll_owner = _owned_set()
+        self._pypoll_set = ffi.cast("pypoll_set *", self._pypoll_owner)
+        self._pypoll_window = _window_of(self._pypoll_set)
+        self._pypoll_address = int(ffi.cast("intptr_t", self._pypoll_set))
         return self
 
     def __init__(self) -> None:
@@ -154,7 +161,7 @@ class Poll:
         if type(fd) is not int or type(eventmask) is not int:
             fd, eventmask = descriptor(fd), event_mask(eventmask)
         try:
-            error = _register(self._address, fd, eventmask)
+            error = _register(self._pypoll_address, fd, eventmask)
         except OverflowError as overflow:
             _refuse(overflow, "register", fd, eventmask)
         if error:
@@ -169,7 +176,7 @@ class Poll:
         if type(fd) is not int or type(eventmask) is not int:
             fd, eventmask = descriptor(fd), event_mask(eventmask)
         try:
-            error = _modify(self._address, fd, eventmask)
+            error = _modify(self._pypoll_address, fd, eventmask)
         except OverflowError as overflow:
             _refuse(overflow, "modify", fd, eventmask)
         if error == -ENOENT:
@@ -189,7 +196,7 @@ class Poll:
         if type(fd) is not int:
             fd = descriptor(fd)
         try:
-            error = _unregister(self._address, fd)
+            error = _unregister(self._pypoll_address, fd)
         except OverflowError as overflow:
             _refuse(overflow, "unregister", fd)
         if error == -ENOENT:
@@ -221,19 +228,19 @@ class Poll:
         """
         while True:
             if timeout is _ZERO:
-                answer = _check(self._address)
+                answer = _check(self._pypoll_address)
             elif timeout is None:
-                answer = _wait(self._address)
+                answer = _wait(self._pypoll_address)
             else:
-                answer = _wait_for(self._address, nanoseconds(timeout))
+                answer = _wait_for(self._pypoll_address, nanoseconds(timeout))
             if answer == 0:
                 return []
             if answer > 0:
                 return [(answer >> 16, answer & MAX_MASK)]
             if answer < _MANY:
                 # As _finish() does it, at 50 of 900 ns more with ten ready on CPython.
-                ready = _entries(self._window, _MANY - answer)
-                count = _gather(self._address)
+                ready = _entries(self._pypoll_window, _MANY - answer)
+                count = _gather(self._pypoll_address)
                 return self._with_rest(ready, count) if count else ready
             if answer != -EBUSY:
                 return self._finish(answer)
@@ -273,11 +280,11 @@ class Poll:
         """Wait for so many nanoseconds, with these signals blocked if there are any given."""
         while True:
             if signals is not None:
-                answer = lib.pypoll_wait_masked(self._set, limit, signals, len(signals))
+                answer = lib.pypoll_wait_masked(self._pypoll_set, limit, signals, len(signals))
             elif limit == 0:
-                answer = _check(self._address)
+                answer = _check(self._pypoll_address)
             else:
-                answer = _wait_for(self._address, limit)
+                answer = _wait_for(self._pypoll_address, limit)
             if answer != -EBUSY:
                 return self._finish(answer)
             self._end_stale_hold()
@@ -289,7 +296,7 @@ class Poll:
         interrupted = False
         while answer == -EINTR:
             if interrupted:
-                answer = _resume(self._set)
+                answer = _resume(self._pypoll_set)
             interrupted = True
         if answer > 0:
             return [(answer >> 16, answer & MAX_MASK)]
@@ -302,8 +309,8 @@ class Poll:
     def _with_rest(self, ready: list[tuple[int, int]], count: int) -> list[tuple[int, int]]:
         """Return these results with so many that are in the window, and all that follow."""
         while count:
-            ready += _entries(self._window, count)
-            count = _gather(self._address)
+            ready += _entries(self._pypoll_window, count)
+            count = _gather(self._pypoll_address)
         return ready
 
     def _end_stale_hold(self) -> None:
@@ -314,32 +321,34 @@ class Poll:
         block among them, so no try statement can promise to end the hold. Therefore who comes
         next looks whether the wait lives on: it does while its frame is on its thread's stack.
         """
-        hold = lib.pypoll_hold(self._set)
-        holder = lib.pypoll_holder(self._set)
+        hold = lib.pypoll_hold(self._pypoll_set)
+        holder = lib.pypoll_holder(self._pypoll_set)
         waits = 0
         frame = sys._current_frames().get(holder)
         while frame is not None:
-            if frame.f_code in _WAITS and frame.f_locals.get("self") is self:
+            # Not by ==: near the recursion limit that of code objects leaves an exception behind.
+            code = frame.f_code
+            if (code is _POLL or code is _POLL_FOR) and frame.f_locals.get("self") is self:
                 waits += 1
             frame = frame.f_back
         if holder == threading.get_ident():
             waits -= 1  # the one that asks
         if not hold or waits > 0:
             raise RuntimeError("concurrent poll() invocation")
-        lib.pypoll_release(self._set, hold)
+        lib.pypoll_release(self._pypoll_set, hold)
 
     def __len__(self) -> int:
-        return lib.pypoll_len(self._set)
+        return lib.pypoll_len(self._pypoll_set)
 
     def __bool__(self) -> bool:
         return True
 
     def __contains__(self, fd: FileDescriptorLike, /) -> bool:
-        return lib.pypoll_mask(self._set, descriptor(fd)) >= 0
+        return lib.pypoll_mask(self._pypoll_set, descriptor(fd)) >= 0
 
     def __getitem__(self, fd: FileDescriptorLike, /) -> int:
         number = descriptor(fd)
-        mask = lib.pypoll_mask(self._set, number)
+        mask = lib.pypoll_mask(self._pypoll_set, number)
         if mask < 0:
             raise KeyError(number)
         return mask
@@ -352,7 +361,7 @@ class Poll:
         room = len(self)
         while True:
             fds = ffi.new("int[]", room)
-            count = lib.pypoll_list(self._set, fds, room)
+            count = lib.pypoll_list(self._pypoll_set, fds, room)
             if count <= room:
                 return ffi.unpack(fds, count)
             room = count
@@ -361,7 +370,7 @@ class Poll:
         fds = self._descriptors()
         masks = []
         for fd in fds[:_SHOWN_IN_REPR]:
-            mask = lib.pypoll_mask(self._set, fd)
+            mask = lib.pypoll_mask(self._pypoll_set, fd)
             if mask >= 0:
                 masks.append(f" {fd}: {PollEvent(mask)!s}")
         if len(fds) > _SHOWN_IN_REPR:
@@ -392,7 +401,8 @@ def _refuse(error: int | OverflowError, change: str, fd: int, eventmask: int = 0
 poll = Poll
 
 # The code of the methods in whose frames a wait lives: one of them to a wait.
-_WAITS = (Poll.poll.__code__, Poll._poll_for.__code__)
+_POLL = Poll.poll.__code__
+_POLL_FOR = Poll._poll_for.__code__
 
 
 def poll_fd(

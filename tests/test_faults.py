@@ -148,7 +148,8 @@ def check(name, timeout, readable):
 
 
 transient = error in (errno.EINTR, errno.EAGAIN)
-cases = [(0, True), (None, True), (60_000 if faults else 5.5, True)]
+# Whole milliseconds are for poll(), others for ppoll().
+cases = [(timeout, True) for timeout in (0, None, *((60_000, 60_000.5) if faults else (5, 5.5)))]
 if transient and faults:
     cases.append((5.5, False))
 for name in NAMES:

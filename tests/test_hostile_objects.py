@@ -804,6 +804,21 @@ def test_a_call_near_the_recursion_limit_succeeds_or_changes_nothing(
 # ---- Too early -------------------------------------------------------------------------------
 
 
+def ran(program: str, directory: Path) -> tuple[int, str, str]:
+    """Run a program in which what is freed is overwritten, and one that hangs is stopped."""
+    limited = f"import faulthandler\nfaulthandler.dump_traceback_later({PATIENCE}, exit=True)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + program],
+        cwd=directory,
+        env={**os.environ, "MALLOC_PERTURB_": "165"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=4 * PATIENCE,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
 class RefusesLate(Poll):
     """Fails once it has told somebody of itself."""
 
@@ -894,6 +909,31 @@ def test_a_set_may_become_one_of_another_class(world: World) -> None:
     assert p.poll() == [(world.writing, POLLOUT)]
 
 
+OWN_NAMES = """
+import os, pypoll
+
+
+class Server(pypoll.Poll):
+    def __init__(self):
+        self._address = 8080
+        self._owner = self._window = "somebody"
+        self._set = set()
+
+
+reading, writing = os.pipe()
+server = Server()
+server.register(reading, pypoll.POLLIN)
+server.register(writing, pypoll.POLLOUT)
+os.write(writing, b"x")
+assert server.poll(1) == [(reading, pypoll.POLLIN), (writing, pypoll.POLLOUT)]
+assert (server._address, server._owner, server._window) == (8080, "somebody", "somebody")
+"""
+
+
+def test_a_subclass_may_give_its_attributes_any_names(tmp_path: Path) -> None:
+    assert ran(OWN_NAMES, tmp_path) == (0, "", "")
+
+
 class Insistent(Poll):
     """Wants to be copied all the same."""
 
@@ -912,21 +952,6 @@ def test_a_copy_that_a_subclass_insists_on_shares_the_set(world: World) -> None:
 
 
 # ---- Too late --------------------------------------------------------------------------------
-
-
-def ran(program: str, directory: Path) -> tuple[int, str, str]:
-    """Run a program in which what is freed is overwritten, and one that hangs is stopped."""
-    limited = f"import faulthandler\nfaulthandler.dump_traceback_later({PATIENCE}, exit=True)\n"
-    done = subprocess.run(
-        [sys.executable, "-c", limited + program],
-        cwd=directory,
-        env={**os.environ, "MALLOC_PERTURB_": "165"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=4 * PATIENCE,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 # What the collector finds in a cycle it finalizes in an order of its own.

@@ -80,6 +80,10 @@ assert all(p[fd] == fd & 1 for fd in range(0, MANY, 101))
 # What needs no memory is not refused; and what would save some can do without it.
 SHRINKING = """
 p = pypoll.Poll()
+# CPython 3.9 allocates the frame of a function when it is called for the first time.
+p.register(0)
+p.modify(0, 1)
+p.unregister(0)
 fds = list(many_descriptors())
 for fd in fds:
     p.register(fd, 1)
@@ -127,7 +131,7 @@ fds = list(many_descriptors())
 
 def hold(p):
     # Each is ready, and the thread that reads them holds the set.
-    thread = threading.Thread(target=pypoll.library.lib.pypoll_check, args=(p._address,))
+    thread = threading.Thread(target=pypoll.library.lib.pypoll_check, args=(p._pypoll_address,))
     thread.start()
     thread.join()
 

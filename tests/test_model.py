@@ -211,7 +211,6 @@ STIRRED: dict[str, Callable[[int], object]] = {
     "write": lambda fd: os.write(fd, b"\0" * 7 + b"\1"),
     "fill": lambda fd: [os.write(fd, bytes(65536)) for _ in range(64)],
     "drain": lambda fd: [os.read(fd, 65536) for _ in range(64)],
-    "send out of band": by_socket(lambda sock: sock.send(b"!", socket.MSG_OOB)),
     "shut down reading": by_socket(lambda sock: sock.shutdown(socket.SHUT_RD)),
     "shut down writing": by_socket(lambda sock: sock.shutdown(socket.SHUT_WR)),
 }
@@ -246,7 +245,7 @@ class Descriptors(RuleBasedStateMachine):
     @initialize(kind=st.sampled_from(list(OPENED)), source=st.sampled_from(FEW))
     def open_all(self, kind: str, source: int) -> None:
         """Begin with one of them on so many numbers that a write makes many ready."""
-        for place, each in ((0, "a pipe"), (2, "sockets"), (4, kind)):
+        for place, each in ((0, "sockets"), (2, "a pipe"), (4, kind)):
             self.open(each, FEW[place:])
         self.duplicate(source, NEAR[len(FEW) :: 2])
 
@@ -274,11 +273,22 @@ class Descriptors(RuleBasedStateMachine):
             with suppress(OSError):
                 os.close(number)
 
-    @rule(how=st.sampled_from(list(STIRRED)), numbers=st.lists(st.sampled_from(FEW), min_size=1))
-    def stir(self, how: str, numbers: list[int]) -> None:
-        for number in numbers:
+    @rule(
+        stirs=st.lists(
+            st.tuples(st.sampled_from(list(STIRRED)), st.sampled_from(FEW)), min_size=1, max_size=6
+        )
+    )
+    def stir(self, stirs: list[tuple[str, int]]) -> None:
+        for how, number in stirs:
             with suppress(OSError):
                 STIRRED[how](number)
+
+    @rule()
+    def send_out_of_band(self) -> None:
+        """Wherever it can be: nothing else makes POLLPRI."""
+        for number in FEW:
+            with suppress(OSError):
+                by_socket(lambda sock: sock.send(b"!", socket.MSG_OOB))(number)
 
 
 # ---- Poll ----------------------------------------------------------------------------------
@@ -415,7 +425,7 @@ class PollMachine(Descriptors):
 
         With fewer than two ready there is nothing to cut off.
         """
-        lib.pypoll_check(self.ours._address)
+        lib.pypoll_check(self.ours._pypoll_address)
 
     @invariant()
     def what_is_registered_is_the_same(self) -> None:
@@ -427,7 +437,7 @@ class PollMachine(Descriptors):
 
     @invariant()
     def what_is_ready_is_the_same(self) -> None:
-        if lib.pypoll_hold(self.ours._set):
+        if lib.pypoll_hold(self.ours._pypoll_set):
             return
         ready = self.ours.poll(0)
         assert ready == self.model.poll()
@@ -630,7 +640,7 @@ def test_whatever_is_done_pypoll_does_as_its_model(
 ) -> None:
     """The long profile takes PYPOLL_TESTS_SECONDS for each of the two, and tells what it did."""
     profile = settings(
-        max_examples=80,
+        max_examples=100,
         stateful_step_count=40,
         derandomize=not long_profile,
         database=None,

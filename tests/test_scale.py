@@ -158,9 +158,9 @@ def refused(call, *arguments):
 
 def change_during_a_wait():
     # The many that are ready hold the set, so that the change goes to a copy.
-    lib.pypoll_check(large._address)
+    lib.pypoll_check(large._pypoll_address)
     large.modify(10_000, 0)
-    lib.pypoll_release(large._set, lib.pypoll_hold(large._set))
+    lib.pypoll_release(large._pypoll_set, lib.pypoll_hold(large._pypoll_set))
 
 
 def churn(numbers=itertools.cycle(range(10_000, 11_000))):
@@ -202,7 +202,7 @@ def change_during_a_wait():
     p = pypoll.Poll()
     for fd in range(10_000, 10_200):
         p.register(fd)
-    lib.pypoll_check(p._address)
+    lib.pypoll_check(p._pypoll_address)
     p.modify(10_000, 0)
 
 

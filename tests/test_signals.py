@@ -421,4 +421,4 @@ def test_without_ppoll_a_signal_mask_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="ppoll"):
         p.ppoll(0, [])
     assert p.ppoll(0) == []
-    assert lib.pypoll_wait_masked(p._set, 0, b"", 0) < 0
+    assert lib.pypoll_wait_masked(p._pypoll_set, 0, b"", 0) < 0

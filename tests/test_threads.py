@@ -195,7 +195,7 @@ class Storm:
     CHANGING = 3
     PLACES = 6
     WAITING = 3
-    FLOOD = 140
+    FLOOD = 300
 
     def __init__(self, turn: contextlib.AbstractContextManager[Any]) -> None:
         self.p = pypoll.Poll()
@@ -424,10 +424,10 @@ def test_a_wait_that_died_with_its_thread_leaves_the_object_usable() -> None:
         p.register(reading, pypoll.POLLIN)
         os.write(writing, b"x")
 
-    thread = threading.Thread(target=lib.pypoll_check, args=(p._address,))
+    thread = threading.Thread(target=lib.pypoll_check, args=(p._pypoll_address,))
     thread.start()
     thread.join(PATIENCE)
-    assert lib.pypoll_hold(p._set)
+    assert lib.pypoll_hold(p._pypoll_set)
     assert p.poll(0) == [(reading, pypoll.POLLIN) for reading, _ in pipes]
     for reading, writing in pipes:
         os.close(reading)
@@ -440,16 +440,16 @@ def test_what_the_shim_owes_one_thread_no_other_can_take() -> None:
     for reading, writing in pipes:
         p.register(reading, pypoll.POLLIN)
         os.write(writing, b"x")
-    thread = threading.Thread(target=lib.pypoll_check, args=(p._address,))
+    thread = threading.Thread(target=lib.pypoll_check, args=(p._pypoll_address,))
     thread.start()
     thread.join(PATIENCE)
-    hold = lib.pypoll_hold(p._set)
-    assert lib.pypoll_gather(p._address) == 0
-    assert lib.pypoll_resume(p._set) < 0
-    lib.pypoll_release(p._set, hold + 1)
-    assert lib.pypoll_hold(p._set) == hold
-    lib.pypoll_release(p._set, hold)
-    assert lib.pypoll_hold(p._set) == 0
+    hold = lib.pypoll_hold(p._pypoll_set)
+    assert lib.pypoll_gather(p._pypoll_address) == 0
+    assert lib.pypoll_resume(p._pypoll_set) < 0
+    lib.pypoll_release(p._pypoll_set, hold + 1)
+    assert lib.pypoll_hold(p._pypoll_set) == hold
+    lib.pypoll_release(p._pypoll_set, hold)
+    assert lib.pypoll_hold(p._pypoll_set) == 0
     for reading, writing in pipes:
         os.close(reading)
         os.close(writing)
