@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from errno import EBUSY, EINTR, ENOENT
 from struct import Struct
+from types import FrameType
 from typing import Any, NoReturn, SupportsIndex
 
 from pypoll.descriptors import MAX_DESCRIPTOR, FileDescriptorLike, descriptor
@@ -56,6 +57,12 @@ def _allocated(_size: int = 0) -> Any:
 
 
 if sys.implementation.name == "pypy":
+
+    def _run_handlers() -> None:
+        # In compiled code PyPy 7.3.11 runs signal handlers where a loop jumps back, and sometimes
+        # not even there. This call always runs them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
     # A plain loop over the C array is by far the fastest there.
     def _window_of(poll_set: Any) -> Any:
         return lib.pypoll_window(poll_set)
@@ -70,6 +77,11 @@ if sys.implementation.name == "pypy":
         return ffi.gc(_allocated(), lib.pypoll_free, _EMPTY_SET_SIZE)
 
 else:
+
+    def _run_handlers() -> None:
+        # CPython runs them at every call.
+        pass
+
     # On CPython struct makes the tuples without a step of the interpreter: 35 ns each.
     _entry = Struct("2i")
     _unpacked = _entry.iter_unpack
@@ -226,25 +238,29 @@ class Poll:
 
         macOS cannot poll devices: a terminal or /dev/null gives POLLNVAL (its poll(2), BUGS).
         """
-        while True:
-            if timeout is _ZERO:
-                answer = _check(self._pypoll_address)
-            elif timeout is None:
-                answer = _wait(self._pypoll_address)
-            else:
-                answer = _wait_for(self._pypoll_address, nanoseconds(timeout))
-            if answer == 0:
-                return []
-            if answer > 0:
-                return [(answer >> 16, answer & MAX_MASK)]
-            if answer < _MANY:
-                # As _finish() does it, at 50 of 900 ns more with ten ready on CPython.
-                ready = _entries(self._pypoll_window, _MANY - answer)
-                count = _gather(self._pypoll_address)
-                return self._with_rest(ready, count) if count else ready
-            if answer != -EBUSY:
-                return self._finish(answer)
-            self._end_stale_hold()
+        try:
+            while True:
+                if timeout is _ZERO:
+                    answer = _check(self._pypoll_address)
+                elif timeout is None:
+                    answer = _wait(self._pypoll_address)
+                else:
+                    answer = _wait_for(self._pypoll_address, nanoseconds(timeout))
+                if answer == 0:
+                    return []
+                if answer > 0:
+                    return [(answer >> 16, answer & MAX_MASK)]
+                if answer < _MANY:
+                    # As _finish() does it, at 50 of 900 ns more with ten ready on CPython.
+                    ready = _entries(self._pypoll_window, _MANY - answer)
+                    count = _gather(self._pypoll_address)
+                    return self._with_rest(ready, count) if count else ready
+                if answer != -EBUSY:
+                    return self._finish(answer)
+                self._end_stale_hold()
+        except BaseException:
+            self._abandon()
+            raise
 
     def ppoll(
         self,
@@ -278,26 +294,26 @@ class Poll:
 
     def _poll_for(self, limit: int, signals: bytes | None = None) -> list[tuple[int, int]]:
         """Wait for so many nanoseconds, with these signals blocked if there are any given."""
-        while True:
-            if signals is not None:
-                answer = lib.pypoll_wait_masked(self._pypoll_set, limit, signals, len(signals))
-            elif limit == 0:
-                answer = _check(self._pypoll_address)
-            else:
-                answer = _wait_for(self._pypoll_address, limit)
-            if answer != -EBUSY:
-                return self._finish(answer)
-            self._end_stale_hold()
+        try:
+            while True:
+                if signals is not None:
+                    answer = lib.pypoll_wait_masked(self._pypoll_set, limit, signals, len(signals))
+                elif limit == 0:
+                    answer = _check(self._pypoll_address)
+                else:
+                    answer = _wait_for(self._pypoll_address, limit)
+                if answer != -EBUSY:
+                    return self._finish(answer)
+                self._end_stale_hold()
+        except BaseException:
+            self._abandon()
+            raise
 
     def _finish(self, answer: int) -> list[tuple[int, int]]:
         """Return the result of a wait that answered so, going on with it where need be."""
-        # In compiled code PyPy runs signal handlers where a loop jumps back, and nowhere else:
-        # so there is a jump between each interrupted wait and its continuation.
-        interrupted = False
         while answer == -EINTR:
-            if interrupted:
-                answer = _resume(self._pypoll_set)
-            interrupted = True
+            _run_handlers()
+            answer = _resume(self._pypoll_set)
         if answer > 0:
             return [(answer >> 16, answer & MAX_MASK)]
         if answer == 0:
@@ -320,22 +336,45 @@ class Poll:
         asynchronous exception can cut it off between any two instructions, those of an except
         block among them, so no try statement can promise to end the hold. Therefore who comes
         next looks whether the wait lives on: it does while its frame is on its thread's stack.
+
+        On PyPy the stack of another thread is not to be seen, and its hold is left to its own
+        except block and its next wait, unless it has ended.
         """
         hold = lib.pypoll_hold(self._pypoll_set)
         holder = lib.pypoll_holder(self._pypoll_set)
+        if not hold:
+            waits = 1
+        elif holder == threading.get_ident():
+            waits = self._waits(sys._getframe()) - 1  # but the one that asks
+        elif sys.implementation.name == "pypy":
+            # sys._current_frames() crashes it while other threads run compiled code (7.3.11).
+            waits = int(any(thread.ident == holder for thread in threading.enumerate()))
+        else:
+            waits = self._waits(sys._current_frames().get(holder))
+        if waits > 0:
+            raise RuntimeError("concurrent poll() invocation")
+        lib.pypoll_release(self._pypoll_set, hold)
+
+    def _abandon(self) -> None:
+        """End the hold of a wait that an exception leaves."""
+        hold = lib.pypoll_hold(self._pypoll_set)
+        if (
+            hold
+            and lib.pypoll_holder(self._pypoll_set) == threading.get_ident()
+            and self._waits(sys._getframe()) == 1
+        ):
+            lib.pypoll_release(self._pypoll_set, hold)
+
+    def _waits(self, frame: FrameType | None) -> int:
+        """Return how many waits in this object are on a stack."""
         waits = 0
-        frame = sys._current_frames().get(holder)
         while frame is not None:
             # Not by ==: near the recursion limit that of code objects leaves an exception behind.
             code = frame.f_code
             if (code is _POLL or code is _POLL_FOR) and frame.f_locals.get("self") is self:
                 waits += 1
             frame = frame.f_back
-        if holder == threading.get_ident():
-            waits -= 1  # the one that asks
-        if not hold or waits > 0:
-            raise RuntimeError("concurrent poll() invocation")
-        lib.pypoll_release(self._pypoll_set, hold)
+        return waits
 
     def __len__(self) -> int:
         return lib.pypoll_len(self._pypoll_set)
@@ -443,6 +482,7 @@ def poll_fd(
             return event
         if event != -EINTR:
             raise OSError(-event, os.strerror(-event))
+        _run_handlers()
         if deadline >= 0 and _clock() >= deadline:
             return 0
 

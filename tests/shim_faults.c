@@ -13,13 +13,13 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHECK(truth)                                                               \
@@ -54,17 +54,21 @@ static void *refusable_realloc(void *memory, size_t size)
     return refused() ? NULL : realloc(memory, size);
 }
 
-enum { ASK_KERNEL = -1 };
+enum { ASK_KERNEL = -1, ONE_READY = -2 };
 
-/* What the next system calls answer: an errno, or 0 for nothing ready. */
+/* What the next system calls answer: an errno, 0 for nothing ready, or one without saying which. */
 static const int from_kernel[] = {ASK_KERNEL};
 static const int interrupted[] = {EINTR, ASK_KERNEL};
 static const int *answers = from_kernel;
 
 static int answered(void)
 {
-    errno = *answers++;
-    return errno == 0 ? 0 : -1;
+    int answer = *answers++;
+
+    if (answer == ONE_READY)
+        return 1;
+    errno = answer;
+    return answer == 0 ? 0 : -1;
 }
 
 static int answered_poll(struct pollfd *entries, nfds_t count, int timeout)
@@ -80,18 +84,18 @@ static int answered_ppoll(struct pollfd *entries, nfds_t count, const struct tim
 #endif
 
 /* The thread that stops at each instruction, and the other one, which then runs until it
- * is done, or waits for the first one: then that goes on too. */
+ * is done, or sleeps because the first one has the lock: then that goes on too. */
 static sem_t go, pause_over, done;
 static pthread_t other;
 static volatile int other_runs;
 
-static int announced_yield(void)
+static int announced_sleep(const struct timespec *time, struct timespec *left)
 {
     if (other_runs && pthread_equal(pthread_self(), other)) {
         other_runs = 0;
         sem_post(&pause_over);
     }
-    return sched_yield();
+    return nanosleep(time, left);
 }
 
 #define malloc refusable_malloc
@@ -99,7 +103,7 @@ static int announced_yield(void)
 #define realloc refusable_realloc
 #define poll answered_poll
 #define ppoll answered_ppoll
-#define sched_yield announced_yield
+#define nanosleep announced_sleep
 #define PYPOLL_VERSION "0"
 #include "shim.c"
 #undef malloc
@@ -107,7 +111,7 @@ static int announced_yield(void)
 #undef realloc
 #undef poll
 #undef ppoll
-#undef sched_yield
+#undef nanosleep
 
 /* ---- Sets -------------------------------------------------------------- */
 
@@ -198,18 +202,22 @@ static int unregister_all(pypoll_set *set)
     return error;
 }
 
-/* Refuses one allocation of the change after the other. A change that fails changes
- * nothing, and later succeeds. */
-static void refuse_each(int (*change)(pypoll_set *), int count, int held)
+/* Refuses one allocation of the change after the other, in a set of so many descriptors of
+ * which some, but not the first, were taken out. A change that fails changes nothing, and
+ * later succeeds. */
+static void refuse_each(int (*change)(pypoll_set *), int count, int holes, int held)
 {
     struct content changed;
     int which, was_refused;
 
     for (which = 0, was_refused = 1; was_refused; which++) {
         pypoll_set *set = filled(count);
-        struct content before = content_of(set);
-        int error;
+        struct content before;
+        int i, error;
 
+        for (i = 1; i <= holes; i++)
+            CHECK(pypoll_unregister((intptr_t)set, CLOSED + i) == 0);
+        before = content_of(set);
         if (held)
             hold(set);
         refuse_at = which;
@@ -233,7 +241,7 @@ static void refuse_each(int (*change)(pypoll_set *), int count, int held)
 
 static void test_refused_memory_changes_nothing(void)
 {
-    int which, count, held;
+    int which, count, holes, held;
     pypoll_set *set = NULL;
 
     for (which = 1; set == NULL; which++) {
@@ -245,12 +253,13 @@ static void test_refused_memory_changes_nothing(void)
     CHECK(which > 3 && ready_in(set) == 0);
     pypoll_free(set);
     for (count = 1; count < 40; count++)
-        for (held = 0; held <= 1; held++) {
-            refuse_each(register_one, count, held);
-            refuse_each(modify_one, count, held);
-            refuse_each(unregister_one, count, held);
-        }
-    refuse_each(unregister_all, MOST, 0);
+        for (holes = 0; holes < count; holes += 1 + count / 3)
+            for (held = 0; held <= 1; held++) {
+                refuse_each(register_one, count, holes, held);
+                refuse_each(modify_one, count, holes, held);
+                refuse_each(unregister_one, count, holes, held);
+            }
+    refuse_each(unregister_all, MOST, 0, 0);
 }
 
 /* No memory is as large as what is refused here, so the array only says that it were. */
@@ -276,6 +285,7 @@ static void test_odd_answers_of_the_kernel(void)
     const int again[] = {EAGAIN, ASK_KERNEL}, again_and_again[] = {EAGAIN, EAGAIN, ASK_KERNEL};
     const int no_memory[] = {ENOMEM, ASK_KERNEL}, early[] = {0, 0, ENOMEM, ASK_KERNEL};
     const int too_many[] = {EINVAL, ASK_KERNEL}, still_too_many[] = {EINVAL, EINVAL, ASK_KERNEL};
+    const int one_ready[] = {ONE_READY, ASK_KERNEL};
     const unsigned char no_signal[] = {SIGINT, 0};
     pypoll_set *set = filled(2);
 
@@ -309,6 +319,11 @@ static void test_odd_answers_of_the_kernel(void)
     CHECK(pypoll_resume(set) == ((int64_t)CLOSED << 16 | POLLNVAL));
     CHECK(ready_in(set) == 2 && pypoll_mask(set, CLOSED + MOST) == POLLOUT);
     CHECK(pypoll_unregister((intptr_t)set, CLOSED + MOST) == 0 && unregister_one(set) == 0);
+
+    CHECK(register_one(set) == 0);
+    answers = one_ready;
+    CHECK(pypoll_check((intptr_t)set) == (int64_t)(CLOSED + MOST) << 16);
+    CHECK(pypoll_unregister((intptr_t)set, CLOSED + MOST) == 0);
 
     /* Nothing was ready, and the time is not over: the wait goes on. */
     answers = early;
