@@ -711,9 +711,11 @@ def test_sigint_ends_a_runner_that_is_idle_in_select() -> None:
             ended.append("cleanly")
 
     def strike() -> None:
-        if selector.idle.wait(PATIENCE):
+        # Again, should it come between the last look for signals and the system call.
+        while selector.idle.wait(PATIENCE) and not ended:
             time.sleep(0.05)
             to_this_process(signal.SIGINT)
+            time.sleep(1)
 
     thread = in_thread(strike)
     runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector))
