@@ -717,11 +717,14 @@ def test_sigint_ends_a_runner_that_is_idle_in_select() -> None:
             to_this_process(signal.SIGINT)
             time.sleep(1)
 
+    # A shell ignores it for what it runs in the background, and then so does Python.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = in_thread(strike)
     runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector))
     with runner, pytest.raises(KeyboardInterrupt):
         runner.run(main())
     thread.join()
+    signal.signal(signal.SIGINT, before)
     assert ended == ["cleanly"]
 
 
