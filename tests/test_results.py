@@ -501,7 +501,7 @@ def test_the_least_event_of_the_least_descriptor_is_a_result(descriptors: Descri
         os.dup2(ends.reading, 0)
         p = Poll()
         p.register(0, POLLIN)
-        mask = [] if lib.pypoll_has_ppoll() else None
+        mask: list[int] | None = [] if lib.pypoll_has_ppoll() else None
         assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, mask) == [(0, POLLIN)]
         assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
     finally:
