@@ -173,6 +173,7 @@ static void hold(pypoll_set *set)
     answers = interrupted;
     CHECK(pypoll_wait((intptr_t)set) == -EINTR);
     CHECK(pypoll_hold(set) != 0 && pypoll_check((intptr_t)set) == -EBUSY);
+    CHECK(pypoll_wait_masked(set, 0, NULL, 0) == (HAS_PPOLL ? -EBUSY : -ENOSYS));
 }
 
 /* ---- Memory refused ---------------------------------------------------- */
