@@ -582,3 +582,16 @@ def test_a_pair_whose_key_changed_while_it_was_made_is_not_kept(
     pairs = _Pairs(Changed({5: key}))
     assert pairs[5, pypoll.POLLIN] == (key, EVENT_READ)
     assert len(pairs) == 0
+
+
+class Broken:
+    def __index__(self) -> int:
+        raise TypeError("broken")
+
+
+def test_what_the_index_of_events_raises_leaves_register(
+    selector: PollSelector, pipe: tuple[int, int]
+) -> None:
+    with pytest.raises(TypeError, match="broken"):
+        selector.register(pipe[0], Broken())  # type: ignore[arg-type]
+    assert len(selector.get_map()) == 0

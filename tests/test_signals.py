@@ -16,6 +16,7 @@ import pytest
 
 import pypoll
 from pypoll.library import lib
+from pypoll.poller import _refuse
 
 Handler = Callable[[int, Optional[FrameType]], None]
 Wait = Callable[[pypoll.Poll, Optional[float]], object]
@@ -422,3 +423,11 @@ def test_without_ppoll_a_signal_mask_is_refused() -> None:
         p.ppoll(0, [])
     assert p.ppoll(0) == []
     assert lib.pypoll_wait_masked(p._pypoll_set, 0, b"", 0) < 0
+
+
+def test_an_overflow_error_of_a_handler_in_a_change_is_not_taken_for_one_of_the_change() -> None:
+    """The handler runs where register() looks for what the shim could not take."""
+    raised = OverflowError("the handler's")
+    with pytest.raises(OverflowError) as caught:
+        _refuse(raised, "register", 5, pypoll.POLLIN)
+    assert caught.value is raised
