@@ -18,7 +18,6 @@ from pathlib import Path
 
 def main(source: Path, directories: list[str]) -> int:
     """Print what was not reached, and return the exit status."""
-    """Print what was not reached, and return the exit status."""
     text = source.read_text(encoding="utf-8").splitlines()
     lines: Counter[int] = Counter()
     # By line, how many branches it has where it was compiled so, and which of them this is.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 from enum import IntFlag, auto
 from typing import TYPE_CHECKING, SupportsIndex
 
-from pypoll.integers import plain
+from pypoll.integers import index
 from pypoll.library import ffi, lib
 from pypoll.messages import shown
 
@@ -18,10 +17,10 @@ def _system_constants() -> dict[str, int]:
     """Return every POLL* constant that the system's headers define, and no other."""
     constants = {}
     table = lib.pypoll_constants()
-    index = 0
-    while table[index].name:
-        constants[ffi.string(table[index].name).decode()] = table[index].value
-        index += 1
+    place = 0
+    while table[place].name:
+        constants[ffi.string(table[place].name).decode()] = table[place].value
+        place += 1
     return constants
 
 
@@ -45,12 +44,7 @@ def event_mask(mask: SupportsIndex) -> int:
         ...
     OverflowError: event mask 65536 is too large: expected 0 to 65535
     """
-    try:
-        number = plain(operator.index(mask))
-    except TypeError:
-        if hasattr(type(mask), "__index__"):
-            raise
-        raise TypeError(f"event mask must be an int, not {shown(mask)}") from None
+    number = index(mask, "event mask")
     if number < 0:
         raise ValueError(f"event mask cannot be negative ({shown(number)}): expected 0 to 65535")
     if number > MAX_MASK:

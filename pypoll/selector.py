@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any, SupportsIndex
 
 from pypoll.descriptors import FileDescriptorLike, descriptor
 from pypoll.events import CONSTANTS
-from pypoll.integers import plain
+from pypoll.integers import index
 from pypoll.messages import shown
 from pypoll.poller import Poll
 from pypoll.timeouts import NEGATIVE, PER_SECOND, RealNumber, nanoseconds
@@ -34,12 +33,7 @@ Pair = tuple[SelectorKey, int]
 
 def _checked_events(events: SupportsIndex) -> int:
     """Return the events of a selector as a plain int, or raise TypeError or ValueError."""
-    try:
-        number = plain(operator.index(events))
-    except TypeError:
-        if hasattr(type(events), "__index__"):
-            raise
-        raise TypeError(f"events must be an int, not {shown(events)}") from None
+    number = index(events, "events")
     if not number or number & ~_EVERY_EVENT:
         raise ValueError(
             f"Invalid events: {shown(number)}: expected EVENT_READ, EVENT_WRITE, EVENT_URGENT "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Callable
@@ -18,6 +20,28 @@ PATIENCE = 30.0
 def long_profile() -> bool:
     """True where PYPOLL_TESTS=long asks for minutes of what takes seconds otherwise."""
     return os.environ.get("PYPOLL_TESTS") == "long"
+
+
+@pytest.fixture(scope="session")
+def system_calls() -> str:
+    """What poll() and ppoll() are to the kernel, as strace's expressions name them.
+
+    A question mark passes over what the processor does not have.
+    """
+    return "?poll,?ppoll,?ppoll_time64"
+
+
+@pytest.fixture(scope="session")
+def strace(system_calls: str) -> list[str]:
+    """The beginning of a command under strace, which stops it at poll() and ppoll() alone."""
+    program = shutil.which("strace")
+    if program is None:
+        pytest.skip("strace is not installed")
+    command = [program, "-f", "--seccomp-bpf", "-e", f"trace={system_calls}"]
+    ran = subprocess.run([*command, "true"], check=False, capture_output=True, text=True)
+    if ran.returncode != 0:
+        pytest.skip(f"strace may not trace here: {ran.stderr}")
+    return command
 
 
 @pytest.fixture

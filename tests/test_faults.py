@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +12,6 @@ import pytest
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="strace, and a limit that poll() looks at, are Linux's"
 )
-
-# A question mark passes over what the processor does not have.
-SYSTEM_CALLS = "?poll,?ppoll,?ppoll_time64"
 
 WAITS = """
 import errno, faulthandler, os, random, resource, signal, sys, time, traceback
@@ -259,17 +256,17 @@ for name in NAMES:
 """
 
 
-@pytest.fixture(scope="session")
-def strace() -> list[str]:
-    """The beginning of a command under strace, which stops it at poll() and ppoll() alone."""
-    program = shutil.which("strace")
-    if program is None:
-        pytest.skip("strace is not installed")
-    command = [program, "-f", "--seccomp-bpf", "-e", f"trace={SYSTEM_CALLS}"]
-    ran = subprocess.run([*command, "true"], check=False, capture_output=True, text=True)
-    if ran.returncode != 0:
-        pytest.skip(f"strace may not trace here: {ran.stderr}")
-    return command
+def check(program: str, *arguments: str, directory: Path, under: Sequence[str] = ()) -> None:
+    """Run a program, which ends with an error if what it looks at is not as it must be."""
+    ran = subprocess.run(
+        [*under, sys.executable, "-c", program, *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -284,19 +281,12 @@ def strace() -> list[str]:
     ],
 )
 def test_a_failed_system_call_is_tried_again_or_raised_and_loses_nothing(
-    strace: list[str], error: str, when: str, tmp_path: Path
+    strace: list[str], system_calls: str, error: str, when: str, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    inject = f"inject={SYSTEM_CALLS}:error={error}:when={when}"
-    ran = subprocess.run(
-        [*strace, "-e", inject, "-o", trace, sys.executable, "-c", WAITS + INJECTED, error, when],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
+    inject = f"inject={system_calls}:error={error}:when={when}"
+    under = [*strace, "-e", inject, "-o", str(trace)]
+    check(WAITS + INJECTED, error, when, under=under, directory=tmp_path)
     assert f"{error} " in trace.read_text()
 
 
@@ -306,12 +296,4 @@ def test_a_failed_system_call_is_tried_again_or_raised_and_loses_nothing(
 def test_the_limit_of_descriptors_counts_those_of_the_set_and_refuses_without_loss(
     program: str, tmp_path: Path
 ) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", WAITS + LIMIT + program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert ran.returncode == 0, ran.stderr
+    check(WAITS + LIMIT + program, directory=tmp_path)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Callable
 
 import pytest
-
-# A question mark passes over what the processor does not have.
-SYSTEM_CALLS = "?poll,?ppoll,?ppoll_time64"
 
 Run = Callable[..., str]
 
@@ -250,19 +246,6 @@ for change in range(int(sys.argv[1])):
         assert p.poll(0) == [(fd, pypoll.POLLNVAL) for fd in model]
 assert [(fd, p[fd]) for fd in p] == list(model.items())
 """
-
-
-@pytest.fixture(scope="session")
-def strace() -> list[str]:
-    """The beginning of a command under strace, which stops it at poll() and ppoll() alone."""
-    program = shutil.which("strace")
-    if program is None:
-        pytest.skip("strace is not installed")
-    command = [program, "-f", "--seccomp-bpf", "-e", f"trace={SYSTEM_CALLS}"]
-    ran = subprocess.run([*command, "true"], check=False, capture_output=True, text=True)
-    if ran.returncode != 0:
-        pytest.skip(f"strace may not trace here: {ran.stderr}")
-    return command
 
 
 @pytest.fixture
