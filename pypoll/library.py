@@ -16,3 +16,5 @@ if _compiled_version != __version__:
         f"this is pypoll {__version__}, but its compiled module is of version "
         f"{_compiled_version}: two installations are mixed up; uninstall pypoll and install it anew"
     )
+
+lib.pypoll_watch_forks()

@@ -596,18 +596,22 @@ static void after_fork_in_child(void)
     after_fork_in_parent();
 }
 
-static void watch_forks(void)
+/* Called when the module is imported, before there is a set; what is imported twice is
+ * told once. pthread_once would do it in pypoll_new, but glibc 2.34 moved it, and a
+ * wheel that is built there would install nowhere else. */
+void pypoll_watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+    static int watching;
+
+    if (!__atomic_exchange_n(&watching, 1, __ATOMIC_ACQ_REL))
+        (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
 /* Any thread; takes all_sets. */
 pypoll_set *pypoll_new(void)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     pypoll_set *set = calloc(1, sizeof *set);
 
-    pthread_once(&once, watch_forks);
     if (set == NULL)
         return NULL;
     set->array = array_resized(NULL, LEAST_CAPACITY);

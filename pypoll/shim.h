@@ -29,6 +29,9 @@ const struct pypoll_constant *pypoll_constants(void);
  * instructions, of 2,000 that a whole poll() takes on CPython, and an integer in 20. */
 typedef struct pypoll_set pypoll_set;
 
+/* Has every fork() see to the sets, so that the child's work. For the import. */
+void pypoll_watch_forks(void);
+
 /* A new empty set, or null when memory is refused. */
 pypoll_set *pypoll_new(void);
 

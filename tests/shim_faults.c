@@ -547,6 +547,8 @@ static void test_a_child_has_a_set_that_works(void)
 
 int main(void)
 {
+    pypoll_watch_forks();
+    pypoll_watch_forks(); /* an import anew changes nothing */
     test_refused_memory_changes_nothing();
     test_what_the_numbers_cannot_count_is_refused();
     test_odd_answers_of_the_kernel();
