@@ -14,7 +14,6 @@ import resource
 import shutil
 import signal
 import socket
-import ssl
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,9 @@ import pytest
 
 import pypoll
 from pypoll.library import lib
+
+with contextlib.suppress(ImportError):  # which a Python may be built without
+    import ssl
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "asyncio_echo.py"
 # The example is to find the pypoll that these tests find.
@@ -126,6 +128,8 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a new certificate for localhost, and its key."""
+    if "ssl" not in globals():
+        pytest.skip("this Python has no ssl module")
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("there is no openssl command to make a certificate with")
