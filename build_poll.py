@@ -11,6 +11,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import cffi
+import setuptools
 from cffi import FFI
 from setuptools import Extension
 from setuptools.command.build_ext import build_ext as _build_ext
@@ -24,11 +26,21 @@ ROOT = Path(__file__).parent
 MODULE = "pypoll._shim"
 HEADER = ROOT / "pypoll" / "shim.h"
 
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+
+# That of free-threaded builds (PEP 803) is new in CPython 3.15, cffi 2.1 and setuptools 84.
+FREE_THREADED_STABLE_ABI = (
+    FREE_THREADED
+    and sys.version_info >= (3, 15)
+    and cffi.__version_info__ >= (2, 1)
+    and int(setuptools.__version__.split(".")[0]) >= 84
+)
+
 # The stable ABI is CPython's; its debug builds have it too, but import what they build
-# under a name of their own, and cffi has none for free-threaded builds.
+# under a name of their own.
 STABLE_ABI = (
     sys.implementation.name == "cpython"
-    and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    and (not FREE_THREADED or FREE_THREADED_STABLE_ABI)
     and not sysconfig.get_config_var("Py_DEBUG")
 )
 
@@ -67,10 +79,11 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
         ffi_builder().emit_c_code(str(generated))
         ext.sources = [str(generated), "pypoll/shim.c"]
         ext.include_dirs = ["pypoll"]
-        ext.py_limited_api = STABLE_ABI
         ext.define_macros = [("PYPOLL_VERSION", f'"{self.distribution.get_version()}"')]
         if not STABLE_ABI:
             ext.define_macros.append(("_CFFI_NO_LIMITED_API", "1"))
+        elif FREE_THREADED:
+            ext.define_macros.append(("Py_TARGET_ABI3T", "0x030f0000"))
         if POLL_ONLY:
             ext.define_macros.append(("PYPOLL_POLL_ONLY", "1"))
         # Nothing but the module's init function is for others to see.
@@ -81,17 +94,32 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
         super().build_extension(ext)
 
     def get_ext_filename(self, fullname: str) -> str:
-        """Return the file's name, which says whether it keeps to the stable ABI."""
-        for ext in self.extensions:
-            ext.py_limited_api = STABLE_ABI
+        """Return the file's name, which says whether it keeps to the stable ABI.
+
+        On CPython 3.15 setuptools would put the platform into it, and older ones not load it.
+        """
+        if STABLE_ABI:
+            suffix = ".abi3t.so" if FREE_THREADED else ".abi3.so"
+            return os.path.join(*fullname.split(".")) + suffix
         return str(super().get_ext_filename(fullname))  # type: ignore[no-untyped-call]
 
 
 class bdist_wheel(_bdist_wheel):  # noqa: N801 - setuptools names its commands so
-    """Tags the wheel for every CPython from 3.9 on, where the stable ABI is used."""
+    """Tags the wheel for every CPython from 3.9 on, or 3.15 on where it is free-threaded.
+
+    That of other builds has the tag of the interpreter, which alone it is for.
+    """
 
     def finalize_options(self) -> None:
-        """Settle the tag."""
+        """Settle which CPythons it is for."""
         if STABLE_ABI:
-            self.py_limited_api = "cp39"
+            self.py_limited_api = "cp315" if FREE_THREADED else "cp39"
         super().finalize_options()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return the tag, without the builds that have the wheel for 3.9 already.
+
+        setuptools names both stable ABIs, as both can load the module; pip would prefer it then.
+        """
+        python, abi, platform = super().get_tag()
+        return python, "abi3t" if FREE_THREADED and STABLE_ABI else abi, platform
