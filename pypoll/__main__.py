@@ -35,7 +35,7 @@ def report() -> Report:
         "system": platform.platform(),
         "C library": c_library(),
         "ppoll": bool(lib.pypoll_has_ppoll()),
-        "stable ABI": ".abi3." in str(_shim.__file__),
+        "stable ABI": ".abi3" in str(_shim.__file__),
         "constants": CONSTANTS,
     }
 
