@@ -187,7 +187,7 @@ struct pypoll_set {
     unsigned changing;   /* the lock: 1 while somebody changes the set or looks at it */
     struct array *array; /* written only under the lock while the set is free, or by its wait */
     struct array *next;  /* changed copy of an array in use, for the next wait */
-    uint64_t holder;
+    uintptr_t holder; /* a word: processors of 32 bits have no atomic access to more */
     int64_t deadline;
     int masked; /* the wait has signals */
     int ready;  /* how many ready entries are still to be gathered */
@@ -208,9 +208,9 @@ struct pypoll_set {
 };
 
 /* This thread as threading.get_ident() numbers it. */
-static uint64_t this_thread(void)
+static uintptr_t this_thread(void)
 {
-    return (uint64_t)(uintptr_t)pthread_self();
+    return (uintptr_t)pthread_self();
 }
 
 /* Waits a little for another thread. Sleeping after a while lets it run even if this one's
