@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from typing import Protocol, Union
 
 from pypoll.integers import plain
 from pypoll.messages import shown
 
-__all__ = ["MAX_DESCRIPTOR", "FileDescriptorLike", "HasFileno", "descriptor"]
-
 MAX_DESCRIPTOR = 2**31 - 1
 
+# Importing typing takes half as long again as all of pypoll does: it is left to type checkers.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol, Union
 
-class HasFileno(Protocol):
-    """An object that knows its file descriptor: a file, a socket, a selector."""
+    class HasFileno(Protocol):
+        """An object that knows its file descriptor: a file, a socket, a selector."""
 
-    def fileno(self) -> int:
-        """Return the file descriptor."""
-        ...
+        def fileno(self) -> int:
+            """Return the file descriptor."""
+            ...
 
-
-FileDescriptorLike = Union[int, HasFileno]
+    FileDescriptorLike = Union[int, HasFileno]
 
 
 def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from enum import IntFlag, auto
-from typing import TYPE_CHECKING, SupportsIndex
 
 from pypoll.integers import index
 from pypoll.library import ffi, lib
 from pypoll.messages import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import SupportsIndex
 
 MAX_MASK = 0xFFFF
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
-from typing import SupportsIndex
 
 from pypoll.messages import shown
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import SupportsIndex
 
 
 def plain(number: int) -> int:

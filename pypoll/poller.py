@@ -12,14 +12,20 @@ from collections.abc import Iterable, Iterator
 from errno import EBUSY, EINTR, ENOENT
 from struct import Struct
 from types import FrameType
-from typing import Any, NoReturn, SupportsIndex
 
-from pypoll.descriptors import MAX_DESCRIPTOR, FileDescriptorLike, descriptor
+from pypoll.descriptors import MAX_DESCRIPTOR, descriptor
 from pypoll.events import DEFAULT_MASK, MAX_MASK, PollEvent, event_mask
 from pypoll.integers import plain
 from pypoll.library import ffi, lib
 from pypoll.messages import shown
-from pypoll.timeouts import NO_LIMIT, RealNumber, nanoseconds
+from pypoll.timeouts import NO_LIMIT, nanoseconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn, SupportsIndex
+
+    from pypoll.descriptors import FileDescriptorLike
+    from pypoll.timeouts import RealNumber
 
 __all__ = ["Poll", "poll", "poll_fd"]
 

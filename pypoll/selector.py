@@ -6,14 +6,20 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from typing import Any, SupportsIndex
 
-from pypoll.descriptors import FileDescriptorLike, descriptor
+from pypoll.descriptors import descriptor
 from pypoll.events import CONSTANTS
 from pypoll.integers import index
 from pypoll.messages import shown
 from pypoll.poller import Poll
-from pypoll.timeouts import NEGATIVE, PER_SECOND, RealNumber, nanoseconds
+from pypoll.timeouts import NEGATIVE, PER_SECOND, nanoseconds
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, SupportsIndex
+
+    from pypoll.descriptors import FileDescriptorLike
+    from pypoll.timeouts import RealNumber
 
 __all__ = ["EVENT_READ", "EVENT_URGENT", "EVENT_WRITE", "PollSelector"]
 
@@ -119,7 +125,7 @@ else:
         return list(map(pairs.__getitem__, ready))
 
 
-class _Registered(Mapping[Any, SelectorKey]):
+class _Registered(Mapping["Any", SelectorKey]):
     """The keys by file object or descriptor, as get_map() shows them."""
 
     def __init__(self, selector: PollSelector) -> None:

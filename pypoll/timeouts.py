@@ -8,12 +8,9 @@ from __future__ import annotations
 import math
 import operator
 from numbers import Real
-from typing import Any, Protocol, SupportsIndex, Union
 
 from pypoll.integers import plain
 from pypoll.messages import shown
-
-__all__ = ["NEGATIVE", "NO_LIMIT", "PER_MILLISECOND", "PER_SECOND", "RealNumber", "nanoseconds"]
 
 NO_LIMIT = -1
 NEGATIVE = -2
@@ -22,16 +19,18 @@ PER_SECOND = 1_000_000_000
 UNITS = {PER_MILLISECOND: "milliseconds", PER_SECOND: "seconds"}
 MAX_NANOSECONDS = 2**63 - 1
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol, SupportsIndex, Union
 
-class SupportsIntegerRatio(Protocol):
-    """A number that is exactly one integer over another: Fraction, Decimal, float, int."""
+    class SupportsIntegerRatio(Protocol):
+        """A number that is exactly one integer over another: Fraction, Decimal, float, int."""
 
-    def as_integer_ratio(self) -> tuple[int, int]:
-        """Return numerator and denominator."""
-        ...
+        def as_integer_ratio(self) -> tuple[int, int]:
+            """Return numerator and denominator."""
+            ...
 
-
-RealNumber = Union[float, SupportsIndex, SupportsIntegerRatio]
+    RealNumber = Union[float, SupportsIndex, SupportsIntegerRatio]
 
 
 def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
