@@ -1,5 +1,11 @@
 """poll() for Python, to the nanosecond: a drop-in for ``select.poll``."""
 
+if __name__ != "pypoll":
+    raise ImportError(
+        f"pypoll works under its own name alone, and not as {__name__}, for its modules import "
+        "each other by that: install it with pip, or put the directory that it is in on sys.path"
+    )
+
 from pypoll.events import *  # noqa: F403 - the names depend on the system
 from pypoll.events import CONSTANTS as _CONSTANTS
 from pypoll.events import PollEvent
