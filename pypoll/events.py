@@ -117,6 +117,20 @@ if TYPE_CHECKING:
         POLLRDBAND = auto()
         POLLWRNORM = auto()
         POLLWRBAND = auto()
+        if sys.platform == "linux":
+            POLLMSG = auto()
+            POLLREMOVE = auto()
+            POLLRDHUP = auto()
+        elif sys.platform == "darwin":
+            POLLEXTEND = auto()
+            POLLATTRIB = auto()
+            POLLNLINK = auto()
+            POLLWRITE = auto()
+            POLLSTANDARD = auto()
+        elif sys.platform.startswith("freebsd"):
+            POLLRDHUP = auto()
+            POLLINIGNEOF = auto()
+            POLLSTANDARD = auto()
 else:
     # What `from pypoll.events import *` hands to the package: the constants of this system.
     __all__ = list(CONSTANTS)

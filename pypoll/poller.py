@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn, SupportsIndex
 
+    from typing_extensions import Self
+
     from pypoll.descriptors import FileDescriptorLike
     from pypoll.timeouts import RealNumber
 
@@ -152,7 +154,7 @@ class Poll:
     _pypoll_set: Any
     _pypoll_window: Any
 
-    def __new__(cls, *_args: object, **_kwargs: object) -> Poll:
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Make the set: here, so that a subclass which forgets to call __init__ works too."""
         self = super().__new__(cls)
         self._pypoll_owner = _owned_set()
