@@ -32,6 +32,8 @@ from pypoll.library import lib
 with contextlib.suppress(ImportError):  # which a Python may be built without
     import ssl
 
+pytestmark = pytest.mark.native
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "asyncio_echo.py"
 # The example is to find the pypoll that these tests find.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -25,6 +25,7 @@ if hasattr(selectors, "EpollSelector"):
     SELECTORS.add("selectors.EpollSelector")
 
 pytestmark = [
+    pytest.mark.native,
     pytest.mark.skipif(
         not any(map(importlib.util.find_spec, ("setuptools", "distutils"))),
         reason="setuptools, by which the benchmark compiles its C loop, is not installed",

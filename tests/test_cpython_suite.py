@@ -17,6 +17,7 @@ CPYTHON_TESTS = Path(sysconfig.get_path("stdlib"), "test")
 SECONDS = 300
 
 pytestmark = [
+    pytest.mark.native,
     pytest.mark.skipif(
         platform.python_implementation() != "CPython",
         reason="the suite is CPython's, and this is another implementation",

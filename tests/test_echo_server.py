@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.native
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "echo_server.py"
 # The example is to find the pypoll that these tests find.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

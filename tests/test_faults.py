@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="strace, and a limit that poll() looks at, are Linux's"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux", reason="strace, and a limit that poll() looks at, are Linux's"
+    ),
+    pytest.mark.native,
+]
 
 WAITS = """
 import errno, faulthandler, os, random, resource, signal, sys, time, traceback

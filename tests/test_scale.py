@@ -11,6 +11,8 @@ from typing import Callable
 
 import pytest
 
+pytestmark = pytest.mark.native
+
 Run = Callable[..., str]
 
 LINUX = pytest.mark.skipif(

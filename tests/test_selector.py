@@ -440,54 +440,6 @@ def test_a_handler_that_returns_does_not_end_the_wait(selector: PollSelector, pa
     assert len(calls) >= 3
 
 
-class HandlerError(Exception):
-    """Raised by a signal handler."""
-
-
-def change_all(selector: PollSelector, sockets: list[Pair]) -> None:
-    for number, (left, right) in enumerate(sockets):
-        with contextlib.suppress(KeyError):
-            selector.register(left, EVENT_READ | EVENT_WRITE, number)
-        with contextlib.suppress(KeyError):
-            selector.modify(left, EVENT_WRITE, number + 10)
-        selector.select(0)
-        with contextlib.suppress(KeyError):
-            selector.unregister(left)
-        with contextlib.suppress(KeyError):
-            selector.register(right, EVENT_WRITE, number + 20)
-
-
-@pytest.mark.asynchronous
-def test_a_handler_that_raises_at_random_instructions_leaves_keys_and_set_alike(
-    selector: PollSelector,
-) -> None:
-    sockets = [socket.socketpair() for _ in range(3)]
-    choice = random.Random(3)
-
-    def action() -> None:
-        raise HandlerError
-
-    # One handler for all rounds: a context manager that a round entered could itself be cut off,
-    # and put the old handler back much later.
-    with alarm(action, PATIENCE * 1000):
-        for _ in range(1500):
-            with contextlib.suppress(HandlerError):
-                signal.setitimer(signal.ITIMER_REAL, choice.uniform(1e-6, 1e-4))
-                # Not for ever: where nobody can catch an exception, as in __del__, it is dropped.
-                for _ in range(1000):
-                    change_all(selector, sockets)
-            keys = list(selector.get_map().values())
-            found = selector.select(0)
-            assert {key.fd: (key, events) for key, events in found} == {
-                key.fd: (key, EVENT_WRITE) for key in keys
-            }
-            assert len(found) == len(keys)
-            assert settled(selector)
-    for left, right in sockets:
-        left.close()
-        right.close()
-
-
 def test_other_threads_may_change_keys_while_one_selects(selector: PollSelector) -> None:
     """An older key in the place of the present one would keep that one from being selected."""
     done = threading.Event()

@@ -366,6 +366,7 @@ def test_a_blocked_signal_is_taken_in_the_wait_and_nowhere_else(
         record_property(f"{kind} the wait", count)
 
 
+@pytest.mark.native  # qemu's user emulation 7.2 hangs
 @needs_ppoll
 def test_a_signal_that_the_mask_blocks_waits_until_after_the_wait() -> None:
     taken = []

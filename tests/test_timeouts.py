@@ -246,8 +246,8 @@ NO_LIMIT: dict[str, Any] = {
     "inf": math.inf,
     "-inf": -math.inf,
     "Decimal(-1)": Decimal(-1),
-    "Decimal('-1e-999999999')": Decimal("-1e-999999999"),
-    "Decimal('-1e999999999')": Decimal("-1e999999999"),
+    "Decimal('-1e-400000000')": Decimal("-1e-400000000"),
+    "Decimal('-1e400000000')": Decimal("-1e400000000"),
     "Decimal('Infinity')": Decimal("Infinity"),
     "Decimal('-Infinity')": Decimal("-Infinity"),
     "Fraction(-1, 3)": Fraction(-1, 3),
@@ -302,7 +302,7 @@ LIMITED: dict[str, tuple[Any, int]] = {
     "Decimal('1.5')": (Decimal("1.5"), 1_500_000),
     "Decimal('0.1')": (Decimal("0.1"), 100_000),
     "Decimal('1.0000001')": (Decimal("1.0000001"), MILLISECOND + 1),
-    "Decimal('1e-999999999')": (Decimal("1e-999999999"), 1),
+    "Decimal('1e-400000000')": (Decimal("1e-400000000"), 1),
     "__index__()": (Index(2), 2 * MILLISECOND),
     "an int subclass": (LyingInt(2), 2 * MILLISECOND),
     "a float subclass": (LyingFloat(1.5), 1_500_000),
@@ -326,6 +326,11 @@ LONG: dict[str, tuple[Any, int]] = {
     "the longest as an int subclass": (LyingInt(LONGEST), LONGEST * MILLISECOND),
     "the longest as a float subclass": (LyingFloat(LONGEST), LONGEST * MILLISECOND),
 }
+
+
+# Where int refuses to print very many digits, a list of them is shown by its type; reprlib has an
+# answer of its own from CPython 3.15 on.
+UNPRINTED = "list" if hasattr(sys, "set_int_max_str_digits") and sys.version_info < (3, 15) else "["
 
 
 class Refusal(NamedTuple):
@@ -354,8 +359,8 @@ TOO_LONG = {
     "Decimal": Refusal(
         Decimal(LONGEST + 1), OverflowError, (f"Decimal('{LONGEST + 1}')", str(LONGEST))
     ),
-    "Decimal('1e999999999')": Refusal(
-        Decimal("1e999999999"), OverflowError, ("Decimal('1E+999999999')", str(LONGEST))
+    "Decimal('1e400000000')": Refusal(
+        Decimal("1e400000000"), OverflowError, ("Decimal('1E+400000000')", str(LONGEST))
     ),
     "Fraction": Refusal(Fraction(LONGEST + 1), OverflowError, ("Fraction", str(LONGEST))),
     "Fraction(10**400)": Refusal(Fraction(10**400), OverflowError, ("Fraction", str(LONGEST))),
@@ -390,7 +395,7 @@ WRONG_TYPE = {
     "a tuple": Refusal((1, 1), TypeError, ("(1, 1)", *EXPECTED)),
     "a tuple subclass": Refusal(LyingTuple((1, 1)), TypeError, EXPECTED),
     "a dict": Refusal({}, TypeError, ("{}", *EXPECTED)),
-    "a list of an int that has no repr": Refusal([10**5000], TypeError, ("list", *EXPECTED)),
+    "a list of an int that has no repr": Refusal([10**5000], TypeError, (UNPRINTED, *EXPECTED)),
     "an object whose class is named array": Refusal(FakeArray(), TypeError, ("array", *EXPECTED)),
     "an object": Refusal(object(), TypeError, ("object", *EXPECTED)),
     "an object without a repr": Refusal(ReprRaises(), TypeError, ("ReprRaises", *EXPECTED)),
@@ -677,14 +682,14 @@ def test_decimals_are_exact_in_any_context(pipe: Pipe) -> None:
         assert type(error_of(poll_fd, pipe.reading, POLLIN, Decimal("1e9999"))) is OverflowError
 
 
-@pytest.mark.parametrize("text", ["1e-999999999", "-1e-999999999", "1e999999999"])
+@pytest.mark.parametrize("text", ["1e-400000000", "-1e-400000000", "1e400000000"])
 def test_the_exponent_of_a_decimal_costs_no_time(ready: int, text: str) -> None:
     start = time.monotonic_ns()
     for _ in range(10):
         try:
             assert poll_fd(ready, POLLIN, Decimal(text)) == POLLIN
         except OverflowError:
-            assert text == "1e999999999"
+            assert text == "1e400000000"
     assert time.monotonic_ns() - start < SOON
 
 
