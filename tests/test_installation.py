@@ -129,6 +129,7 @@ def test_importing_writes_no_file_but_what_python_caches(tmp_path: Path) -> None
     }
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads descriptors and threads from /proc")
 def test_importing_opens_no_descriptor_and_starts_no_thread(tmp_path: Path) -> None:
     program = (
         "import os, threading, _cffi_backend\n"
