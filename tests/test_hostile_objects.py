@@ -15,6 +15,7 @@ import gc
 import itertools
 import numbers
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -608,7 +609,19 @@ def test_a_closed_file_object_is_found_while_another_thread_changes_keys() -> No
 # ---- What is hard to show --------------------------------------------------------------------
 
 
-class LyingStr(str):
+class EqualToAll(type):
+    """Makes classes that are equal to every other, str among them."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __ne__(cls, other: object) -> bool:
+        return False
+
+    __hash__ = type.__hash__
+
+
+class LyingStr(str, metaclass=EqualToAll):
     """Is not as long as it says, and cannot be formatted."""
 
     __slots__ = ()
@@ -688,9 +701,43 @@ def test_what_is_hard_to_show_is_refused_like_anything_else(
             try:
                 call()
             except Exception as error:
-                kind, length = type(error), len(str(error))
+                kind, message = type(error), str(error)
             assert kind in (TypeError, ValueError)
-            assert length < 400
+            assert re.match("[a-z ]+ must |fileno|Invalid file object: ", message)
+            assert len(message) < 400
+
+
+def message_about(value: Any) -> str:
+    with pytest.raises(TypeError) as caught:
+        Poll().register(0, value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("length", [197, 198, 199, 10_000])
+def test_what_a_message_shows_is_cut_after_200_characters(length: int) -> None:
+    shown = "a " + "L" * length
+    cut = shown if len(shown) <= 200 else shown[:200] + "..."
+    assert message_about(type("L" * length, (), {})()) == f"event mask must be an int, not {cut}"
+
+
+class EqualMethod:
+    """Is equal to the repr that every object has."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __call__(self) -> str:
+        return "shown all the same"
+
+    __hash__ = object.__hash__
+
+
+def test_an_object_with_a_repr_of_its_own_is_shown_by_it() -> None:
+    value = type("Shown", (), {"__repr__": EqualMethod()})()
+    assert message_about(value) == "event mask must be an int, not shown all the same"
 
 
 # ---- Deep recursion --------------------------------------------------------------------------

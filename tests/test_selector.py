@@ -518,6 +518,35 @@ def test_of_several_file_objects_the_closed_one_is_found(selector: PollSelector)
     assert selector.unregister(pairs[0][0]) is keys[0]
 
 
+class Incomparable:
+    def __eq__(self, _other: object) -> bool:
+        raise AssertionError("an array of numbers, say, has no truth value")
+
+    __hash__ = object.__hash__
+
+
+def test_a_key_that_another_thread_has_changed_meanwhile_is_compared_by_identity(
+    pair: Pair,
+) -> None:
+    """A change is over in the set, and before it is in the selector comes another one."""
+
+    class Interrupted(pypoll.Poll):
+        def register(self, *arguments: Any) -> None:
+            super().register(*arguments)
+            if not changed:
+                changed.append(selector.modify(pair[0], EVENT_WRITE, Incomparable()))
+
+    class Selector(PollSelector):
+        _selector_cls = Interrupted
+
+    changed: list[selectors.SelectorKey] = []
+    with Selector() as selector:
+        key = selector.register(pair[0], EVENT_WRITE, Incomparable())
+        assert selector.get_key(pair[0]) is changed[0] is not key
+        [(ready, _)] = selector.select(0)
+        assert ready is changed[0]
+
+
 @pytest.mark.parametrize(
     "changed", [None, selectors.SelectorKey(5, 5, EVENT_READ, None)], ids=["gone", "an equal one"]
 )

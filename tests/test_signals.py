@@ -111,6 +111,7 @@ def test_what_the_handler_raises_leaves_the_wait_and_the_object_stays_usable(
         for _ in range(20):
             with pytest.raises(HandlerError):
                 interrupted_wait()
+            assert lib.pypoll_hold(p._pypoll_set) == 0
     assert p.poll(0) == []
     os.write(writing, b"x")
     assert wait(p, None) in ([(reading, pypoll.POLLIN)], pypoll.POLLIN)

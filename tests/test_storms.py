@@ -386,6 +386,45 @@ def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
     record_property("hits", hits)
 
 
+class RefusalError(Exception):
+    """Raised by a timeout."""
+
+
+class Refusing:
+    def __index__(self) -> int:
+        raise RefusalError
+
+
+@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+def test_an_exception_while_a_wait_is_given_up_leaves_a_set_that_can_be_waited_in(
+    pipe: tuple[int, int],
+) -> None:
+    """The second one, that is, in the except block which the first one has led to."""
+    p = pypoll.Poll()
+    ready = [(fd, pypoll.POLLOUT) for fd in (pipe[1], os.dup(pipe[1]))]
+    for fd, event in ready:
+        p.register(fd, event)
+    tracing_before = sys.gettrace()
+    left_held = 0
+    for instruction in itertools.count(1):
+        # As a wait does that was cut off before it read its results.
+        lib.pypoll_check(p._pypoll_address)
+        sys.settrace(raising_at(instruction))
+        try:
+            p.poll(Refusing())
+        except HandlerError:
+            left_held += lib.pypoll_hold(p._pypoll_set) != 0
+            sys.settrace(tracing_before)
+            assert p.poll(0) == ready
+        except RefusalError:
+            break
+        finally:
+            sys.settrace(tracing_before)
+    assert left_held > 5
+    assert lib.pypoll_hold(p._pypoll_set) == 0
+    os.close(ready[1][0])
+
+
 @pytest.mark.asynchronous
 def test_a_handler_that_raises_leaves_a_state_that_the_interrupted_call_allows(
     subject: Subject, long_profile: bool, record_property: Record

@@ -434,6 +434,42 @@ def test_a_wait_that_died_with_its_thread_leaves_the_object_usable() -> None:
         os.close(writing)
 
 
+class EqualToAll(pypoll.Poll):
+    """Equal to every other object."""
+
+    def __eq__(self, _other: object) -> bool:
+        return True
+
+    __hash__ = pypoll.Poll.__hash__
+
+
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy",
+    reason="the stack of another thread is not to be seen there, so its hold lasts as it does",
+)
+def test_a_wait_that_its_thread_has_left_leaves_the_object_usable(
+    pipe: Pipe, other: Pipe, until_waiting: UntilWaiting
+) -> None:
+    """Also if that thread waits in another object meanwhile, which claims to be this one."""
+    p, another = EqualToAll(), EqualToAll()
+    ready = [(fd, pypoll.POLLOUT) for fd in (pipe[1], other[1])]
+    for fd, event in ready:
+        p.register(fd, event)
+    another.register(pipe[0], pypoll.POLLIN)
+
+    def wait() -> list[tuple[int, int]]:
+        lib.pypoll_check(p._pypoll_address)
+        return another.poll()
+
+    thread = Waiter(wait)
+    until_waiting(another)
+    assert lib.pypoll_holder(p._pypoll_set) == thread.ident
+    assert lib.pypoll_hold(p._pypoll_set)
+    assert p.poll(0) == ready
+    os.write(pipe[1], b"x")
+    assert thread.join_result() == [(pipe[0], pypoll.POLLIN)]
+
+
 def test_what_the_shim_owes_one_thread_no_other_can_take() -> None:
     pipes = [os.pipe() for _ in range(2)]
     p = pypoll.Poll()
@@ -450,6 +486,11 @@ def test_what_the_shim_owes_one_thread_no_other_can_take() -> None:
     assert lib.pypoll_hold(p._pypoll_set) == hold
     lib.pypoll_release(p._pypoll_set, hold)
     assert lib.pypoll_hold(p._pypoll_set) == 0
+    # Who comes late, to end the hold that it saw, finds that of another wait.
+    lib.pypoll_check(p._pypoll_address)
+    newer = lib.pypoll_hold(p._pypoll_set)
+    lib.pypoll_release(p._pypoll_set, hold)
+    assert lib.pypoll_hold(p._pypoll_set) == newer != 0
     for reading, writing in pipes:
         os.close(reading)
         os.close(writing)

@@ -188,6 +188,31 @@ class Impostor:
         return self.claimed
 
 
+class EqualToAll(type):
+    """Makes classes that are equal to every other, int and float among them."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __ne__(cls, other: object) -> bool:
+        return False
+
+    __hash__ = type.__hash__
+
+
+class Computable(metaclass=EqualToAll):
+    """Can be compared and multiplied like a number, and is none."""
+
+    def __le__(self, other: object) -> bool:
+        return True
+
+    def __ge__(self, other: object) -> bool:
+        return True
+
+    def __mul__(self, other: object) -> int:
+        return 1
+
+
 class LyingTuple(tuple):  # type: ignore[type-arg]
     def __iter__(self) -> Iterator[Any]:
         return iter(())
@@ -407,6 +432,7 @@ WRONG_TYPE = {
     "__index__() returns a str": Refusal(Index("1"), TypeError, ("__index__", "int")),
     "__index__() returns a float": Refusal(Index(1.0), TypeError, ("__index__", "int")),
     "__index__() returns None": Refusal(Index(None), TypeError, ("__index__", "int")),
+    "what computes as a number does": Refusal(Computable(), TypeError, ("Computable", *EXPECTED)),
 }
 
 REFUSED = {
