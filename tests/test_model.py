@@ -27,7 +27,7 @@ from selectors import SelectorKey
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
 from hypothesis.stateful import (
@@ -645,6 +645,7 @@ def test_whatever_is_done_pypoll_does_as_its_model(
         derandomize=not long_profile,
         database=None,
         deadline=None,
+        phases=[Phase.generate, Phase.shrink],
         # A busy machine draws slowly.
         suppress_health_check=[HealthCheck.too_slow],
     )
