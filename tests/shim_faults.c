@@ -71,8 +71,47 @@ static int answered(void)
     return answer == 0 ? 0 : -1;
 }
 
+/* The thread that stops at each instruction, and the other one, which then runs until it
+ * is done, or sleeps because the first one has the lock: then that goes on too. */
+static sem_t go, pause_over, done;
+static pthread_t other;
+static volatile int other_runs;
+
+static void announce_sleep(void)
+{
+    if (other_runs && pthread_equal(pthread_self(), other)) {
+        other_runs = 0;
+        sem_post(&pause_over);
+    }
+}
+
+/* While the other one is in the system call, the first one comes to the end of its turn: the array
+ * that the kernel has must not be written, or freed. */
+static sem_t turn_over;
+static volatile int sleeps_in_poll;
+
+static void sleep_in_poll(const struct pollfd *entries, nfds_t count)
+{
+    struct pollfd *before;
+    nfds_t i;
+
+    if (!sleeps_in_poll || !pthread_equal(pthread_self(), other))
+        return;
+    sleeps_in_poll = 0;
+    before = malloc(count * sizeof *before);
+    CHECK(before != NULL);
+    memcpy(before, entries, count * sizeof *before);
+    announce_sleep();
+    while (sem_wait(&turn_over) < 0)
+        ;
+    for (i = 0; i < count; i++)
+        CHECK(before[i].fd == entries[i].fd && before[i].events == entries[i].events);
+    free(before);
+}
+
 static int answered_poll(struct pollfd *entries, nfds_t count, int timeout)
 {
+    sleep_in_poll(entries, count);
     return *answers == ASK_KERNEL ? poll(entries, count, timeout) : answered();
 }
 
@@ -83,19 +122,18 @@ static int answered_ppoll(struct pollfd *entries, nfds_t count, const struct tim
 }
 #endif
 
-/* The thread that stops at each instruction, and the other one, which then runs until it
- * is done, or sleeps because the first one has the lock: then that goes on too. */
-static sem_t go, pause_over, done;
-static pthread_t other;
-static volatile int other_runs;
-
 static int announced_sleep(const struct timespec *time, struct timespec *left)
 {
-    if (other_runs && pthread_equal(pthread_self(), other)) {
-        other_runs = 0;
-        sem_post(&pause_over);
-    }
+    announce_sleep();
     return nanosleep(time, left);
+}
+
+static int announced_lock(pthread_mutex_t *mutex)
+{
+    if (pthread_mutex_trylock(mutex) == 0)
+        return 0;
+    announce_sleep();
+    return pthread_mutex_lock(mutex);
 }
 
 #define malloc refusable_malloc
@@ -104,6 +142,7 @@ static int announced_sleep(const struct timespec *time, struct timespec *left)
 #define poll answered_poll
 #define ppoll answered_ppoll
 #define nanosleep announced_sleep
+#define pthread_mutex_lock announced_lock
 #define PYPOLL_VERSION "0"
 #include "shim.c"
 #undef malloc
@@ -112,6 +151,7 @@ static int announced_sleep(const struct timespec *time, struct timespec *left)
 #undef poll
 #undef ppoll
 #undef nanosleep
+#undef pthread_mutex_lock
 
 /* ---- Sets -------------------------------------------------------------- */
 
@@ -424,6 +464,48 @@ static void polls(pypoll_set *set)
     CHECK(ready == -EBUSY || (ready >= count_before - 1 && ready <= count_before + 1));
 }
 
+static void polls_for_long(pypoll_set *set)
+{
+    sleeps_in_poll = 1;
+    polls(set);
+    sleeps_in_poll = 0;
+}
+
+/* With one of its own, which is there before and after. */
+static void makes_and_frees(pypoll_set *set)
+{
+    pypoll_set *made = filled(1);
+
+    (void)set;
+    CHECK(ready_in(made) == 1);
+    pypoll_free(made);
+}
+
+/* The child has whole sets, in a whole list, and all locks are free. It ends by _exit(): what a
+ * thread is in the middle of is not there to be ended. */
+static void forks(pypoll_set *set)
+{
+    int status;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        int64_t ready;
+        pypoll_set *each;
+
+        alarm(20);
+        for (each = first_set; each != NULL; each = each->after)
+            CHECK(*each->link == each);
+        ready = content_of(set).count;
+        CHECK(ready >= count_before - 1 && ready <= count_before + 1);
+        CHECK(ready_in(set) == ready);
+        CHECK(register_one(set) == 0);
+        makes_and_frees(set);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
 /* There is a copy from an earlier wait, and one more descriptor makes it move. */
 static pypoll_set *full(void)
 {
@@ -457,6 +539,7 @@ static void stop_everywhere(void (*turn)(pypoll_set *), int growth, void (*other
         breakpoint = places[i];
         *breakpoint = BREAKPOINT;
         turn(shared);
+        sem_post(&turn_over);
         if (breakpoint == NULL) {
             while (sem_wait(&done) < 0)
                 ;
@@ -465,6 +548,8 @@ static void stop_everywhere(void (*turn)(pypoll_set *), int growth, void (*other
             breakpoint = NULL;
             others(shared);
         }
+        while (sem_trywait(&turn_over) == 0)
+            ;
         CHECK(content_of(shared).count == count_before + growth + others_growth);
         CHECK(ready_in(shared) == count_before + growth + others_growth);
         pypoll_free(shared);
@@ -484,6 +569,7 @@ static void test_another_thread_at_each_instruction(void)
     sem_init(&go, 0, 0);
     sem_init(&pause_over, 0, 0);
     sem_init(&done, 0, 0);
+    sem_init(&turn_over, 0, 0);
     CHECK(pthread_create(&other, NULL, run_other, NULL) == 0);
     stop_everywhere(polls, 0, polls, 0);
     stop_everywhere(polls, 0, registers_another, 1);
@@ -491,6 +577,12 @@ static void test_another_thread_at_each_instruction(void)
     stop_everywhere(registers_one, 1, registers_another, 1);
     stop_everywhere(unregisters_one, -1, polls, 0);
     stop_everywhere(unregisters_one, -1, registers_another, 1);
+    stop_everywhere(registers_one, 1, polls_for_long, 0);
+    stop_everywhere(unregisters_one, -1, polls_for_long, 0);
+    stop_everywhere(polls, 0, forks, 0);
+    stop_everywhere(registers_one, 1, forks, 0);
+    stop_everywhere(makes_and_frees, 0, forks, 0);
+    stop_everywhere(makes_and_frees, 0, makes_and_frees, 0);
     others_turn = NULL;
     sem_post(&go);
     CHECK(pthread_join(other, NULL) == 0);
