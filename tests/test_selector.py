@@ -508,6 +508,21 @@ def test_the_kept_pairs_do_not_grow_with_time(selector: PollSelector) -> None:
     assert sum(map(len, selector._pairs._seen.values())) < 20
 
 
+@pytest.mark.skipif(
+    sys.implementation.name == "pypy", reason="there, pairs are made anew, with nothing kept"
+)
+def test_what_was_ready_before_is_given_in_the_same_pair(
+    selector: PollSelector, pair: Pair
+) -> None:
+    for end in pair:
+        selector.register(end, EVENT_WRITE)
+    before = selector.select(0)
+    for pair_before, pair_now in zip(before, selector.select(0)):
+        assert pair_before is pair_now
+    selector.unregister(pair[0])
+    assert selector.select(0)[0] is before[1]
+
+
 def test_of_several_file_objects_the_closed_one_is_found(selector: PollSelector) -> None:
     pairs = [socket.socketpair() for _ in range(2)]
     keys = [selector.register(left, EVENT_READ) for left, _ in pairs]

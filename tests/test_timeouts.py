@@ -172,6 +172,19 @@ class Measured:
         return self.value
 
 
+class Unordered:
+    """A number that cannot be compared."""
+
+    def __init__(self, *ratio: int) -> None:
+        self.ratio = ratio
+
+    def __float__(self) -> float:
+        return self.ratio[0] / self.ratio[1]
+
+    def as_integer_ratio(self) -> tuple[int, ...]:
+        return self.ratio
+
+
 class ReprRaises:
     def __repr__(self) -> str:
         raise LookupError("no repr")
@@ -277,6 +290,7 @@ NO_LIMIT: dict[str, Any] = {
     "Decimal('-Infinity')": Decimal("-Infinity"),
     "Fraction(-1, 3)": Fraction(-1, 3),
     "Fraction(-1, 10**400)": Fraction(-1, 10**400),
+    "-1/3, which cannot be compared": Unordered(-1, 3),
     "-Fraction(10**400)": -Fraction(10**400),
     "__index__() of -1": Index(-1),
     "__index__() of -10**5000": Index(-(10**5000)),
