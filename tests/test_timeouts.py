@@ -805,6 +805,12 @@ def test_a_bad_timeout_is_refused_also_where_there_is_nothing_to_wait_for(
     assert_refused(refusal, error_of(Poll().poll, refusal.value))
 
 
+def test_the_longest_timeout_is_told_to_the_nanosecond() -> None:
+    assert nanoseconds(Fraction(2**63 - 1, 1_000_000)) == 2**63 - 1
+    for total in (2**63, 2**63 + 1):
+        assert type(error_of(nanoseconds, Fraction(total, 1_000_000))) is OverflowError
+
+
 def test_the_message_tells_the_longest_timeout() -> None:
     assert str(error_of(nanoseconds, LONGEST + 1)) == (
         f"timeout of {LONGEST + 1} milliseconds is too long: expected at most {LONGEST}"
