@@ -367,6 +367,7 @@ def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
     sys.settrace(raising_at(0))
     len(pypoll.Poll())
     sys.settrace(tracing_before)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     hits = 0
     for call, arguments, allowed in steps.values():
         for instruction in itertools.count(1):
@@ -380,6 +381,7 @@ def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
                 break
             finally:
                 sys.settrace(tracing_before)
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
             subject.check(allowed)
         subject.check(allowed[-1:])
         assert instruction > 5
