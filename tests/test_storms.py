@@ -132,6 +132,17 @@ class Subject:
         assert self.state(known) in allowed
         assert (self.pipes.guest in values) is self.guest_is_there
 
+    def check_answer(self, answer: Any, state: State) -> None:
+        """See that a wait has this answer, whatever the handler did about the guest meanwhile."""
+        guests = [each for each in self.shown(answer) if each[0] == self.pipes.guest]
+        assert len(guests) <= 1
+        found = [each for each in self.shown(answer) if each[0] != self.pipes.guest]
+        assert found == self.results(state)
+
+    def shown(self, answer: list[Any]) -> list[Any]:
+        """Return the answer of a wait as results() gives it."""
+        return answer
+
     def state(self, values: dict[int, tuple[Any, ...]]) -> State:
         raise NotImplementedError
 
@@ -227,14 +238,16 @@ class SelectorSubject(Subject):
         return {fd: (key.events, key.data) for fd, key in self.object.get_map().items()}
 
     def polled(self) -> list[Any]:
-        found = []
-        for key, events in self.object.select(0):
+        answer = self.object.select(0)
+        for key, _ in answer:
             assert key is self.object.get_key(key.fd)
-            found.append((key.fd, (key.events, key.data), events))
         p = self.object._selector
         masks = {fd: _event_mask(events) for fd, (events, _) in self.registered().items()}
         assert {fd: p[fd] for fd in p} == masks
-        return sorted(found)
+        return self.shown(answer)
+
+    def shown(self, answer: list[Any]) -> list[Any]:
+        return sorted((key.fd, (key.events, key.data), events) for key, events in answer)
 
     def results(self, state: State) -> list[Any]:
         found = []
@@ -302,14 +315,21 @@ class Lightning:
         signal.setitimer(signal.ITIMER_REAL, after)
         # Not for ever: compiled loops of PyPy may leave a signal waiting for minutes.
         for _ in range(1000):
-            for self.at, (call, arguments, _) in enumerate(steps):
-                call(*arguments)
+            for self.at, (call, arguments, states) in enumerate(steps):
+                armed = self.armed
+                answer = call(*arguments)
+                if armed and not self.armed and call.__name__ in ("poll", "ppoll", "select"):
+                    self.subject.check_answer(answer, states[0])
             if not self.armed:
                 break
         self.armed = False
 
     def run(
-        self, hits: int, record_property: Record, after_each: Callable[[], None] = lambda: None
+        self,
+        hits: int,
+        record_property: Record,
+        before_each: Callable[[], None] = lambda: None,
+        after_each: Callable[[], None] = lambda: None,
     ) -> None:
         before = signal.signal(signal.SIGALRM, self.handler)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -318,6 +338,7 @@ class Lightning:
                 self.steps = self.choice.choice(self.programs)
                 # The handler returns, or does not run.
                 allowed = self.steps[-1][2][-1:]
+                before_each()
                 # A call alone: CPython 3.13 does not guard the jump at a loop's end.
                 try:
                     self.strike()
@@ -458,8 +479,12 @@ def test_a_handler_may_change_the_set_that_is_being_changed_or_waited_in(
         if lightning.choice.random() < 0.5:
             raise HandlerError
 
+    def before_each() -> None:
+        if lightning.choice.random() < 0.5:
+            subject.toggle_guest()
+
     lightning = Lightning(subject, action)
-    lightning.run(10_000 if long_profile else 200, record_property)
+    lightning.run(10_000 if long_profile else 300, record_property, before_each)
 
 
 @pytest.mark.asynchronous
@@ -516,7 +541,7 @@ def test_a_handler_may_fork_and_both_processes_go_on(
 
     lightning = Lightning(subject, action)
     try:
-        lightning.run(1000 if long_profile else 12, record_property, after_each)
+        lightning.run(1000 if long_profile else 12, record_property, after_each=after_each)
     except BaseException:
         if child == 0:
             traceback.print_exc()
