@@ -522,7 +522,8 @@ def test_a_poll_event_has_the_names_and_values_of_the_constants() -> None:
         member = PollEvent[name]
         assert member == getattr(pypoll, name) == PollEvent(getattr(pypoll, name))
         assert getattr(PollEvent, name) is member
-        assert name in str(member)
+        assert member.name is not None  # on mips, that of POLLOUT is POLLWRNORM's too
+        assert member.name in str(member)
 
 
 def test_a_poll_event_is_an_int_and_a_set_of_bits() -> None:
