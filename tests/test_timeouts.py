@@ -446,7 +446,8 @@ WRONG_TYPE = {
     "__index__() returns a str": Refusal(Index("1"), TypeError, ("__index__", "int")),
     "__index__() returns a float": Refusal(Index(1.0), TypeError, ("__index__", "int")),
     "__index__() returns None": Refusal(Index(None), TypeError, ("__index__", "int")),
-    "what computes as a number does": Refusal(Computable(), TypeError, ("Computable", *EXPECTED)),
+    # PyPy takes its class for one that is registered as a Real, and then float() refuses it.
+    "what computes as a number does": Refusal(Computable(), TypeError),
 }
 
 REFUSED = {
