@@ -10,6 +10,7 @@ import array
 import enum
 import io
 import os
+import reprlib
 import select
 import socket
 import sys
@@ -200,9 +201,13 @@ def closed_socket() -> Any:
     return sock
 
 
-# Where int refuses to print very many digits, a list of them is shown by its type; reprlib has an
-# answer of its own from CPython 3.15 on.
-UNPRINTED = "list" if hasattr(sys, "set_int_max_str_digits") and sys.version_info < (3, 15) else "["
+# Where int refuses to print very many digits, a list of them is shown by its type, unless reprlib
+# has an answer of its own, as in newer ones.
+try:
+    reprlib.repr([10**5000])
+    UNPRINTED = "["
+except ValueError:
+    UNPRINTED = "list"
 
 
 class Refusal(NamedTuple):

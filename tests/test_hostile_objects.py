@@ -460,6 +460,7 @@ def test_a_signal_number_is_what_it_is_and_not_what_it_says() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*__index__ returned non-int:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*__index__.. must return an int:DeprecationWarning")
 def test_an_index_that_lies_is_what_it_is_and_not_what_it_says(world: World) -> None:
     def lying(number: int) -> Any:
         return Meddler(LyingInt(number), lambda: None)
