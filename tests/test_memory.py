@@ -60,8 +60,8 @@ while fd < MANY:
     try:
         p.register(fd, fd & 1)
     except MemoryError as error:
-        seen = len(p), fd in p, p[fd - 1], str(error)
         allow_memory()
+        seen = len(p), fd in p, p[fd - 1], str(error)
         assert seen == (
             fd, False, fd - 1 & 1, f"no memory to register file descriptor {fd}"
         ), seen
