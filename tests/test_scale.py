@@ -217,11 +217,11 @@ def fail():
         pass
 
 
-# PyPy's collector runs by itself.
+# PyPy's collector runs by itself, from 18 MB (7.3.11) or 67 MB (7.3.19, 8.0) on: these are 260.
 before = memory()
-for _ in range(20_000 * times):
+for _ in range(100_000 * times):
     pypoll.Poll()
-assert memory(collected=False) - before < 16_000_000
+assert memory(collected=False) - before < 128_000_000
 check_steady(pypoll.Poll, 20_000)
 check_steady(change_during_a_wait, 6000)
 check_steady(Node, 6000)
