@@ -795,7 +795,9 @@ def test_a_call_where_recursion_ends_succeeds_or_changes_nothing(
 
     at_the_end(register)
     assert list(world.p) == [*before, attempts[-1]]
-    assert len(attempts) > 1
+    if sys.version_info >= (3, 10):
+        # Before, whoever has caught a RecursionError has 50 levels more, and may succeed at once.
+        assert len(attempts) > 1
     ready = world.p.poll(0)
     assert at_the_end(lambda: world.p.poll(0)) == ready
     assert at_the_end(lambda: world.p.poll(SHORT)) == ready
