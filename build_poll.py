@@ -15,12 +15,8 @@ import cffi
 import setuptools
 from cffi import FFI
 from setuptools import Extension
+from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
 from setuptools.command.build_ext import build_ext as _build_ext
-
-try:
-    from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
-except ImportError:  # setuptools before 70.1
-    from wheel.bdist_wheel import bdist_wheel as _bdist_wheel  # type: ignore[no-redef]
 
 ROOT = Path(__file__).parent
 MODULE = "pypoll._shim"
