@@ -198,12 +198,12 @@ class PollSelector(BaseSelector):
         self._fd_to_key[fd] = key
         try:
             self._selector.register(fd, mask)
+            self._settled(fd, key)
         except BaseException:
             # A select() in the signal handler that raised this may have settled it meanwhile.
             self._unsettled.add(fd)
             self._fd_to_key.pop(fd, None)
             raise
-        self._settled(fd, key)
         return key
 
     def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
