@@ -1267,16 +1267,17 @@ while not all(is_refused(p.poll) for p in waiting[:3]):
     time.sleep(0.001)
 """
 
-# A thread that goes on in the middle of the end must not.
+# A thread that goes on in the middle of the end must not. The names of sys alone are dropped by the
+# interpreter itself: those of __main__ live on in the frames of the threads.
 WOKEN = """
 class Last:
     def __del__(self, write=os.write, fd=waker, sleep=time.sleep):
         write(fd, b"x")
         sleep(0.05)
+        write(1, b"woken")
 
 
-last = Last()
-last.cycle = last
+sys.last_of_all = Last()
 """
 
 AT_EXIT = """
@@ -1298,7 +1299,9 @@ atexit.register(look)
 @pytest.mark.parametrize("end", ["", WOKEN, AT_EXIT], ids=["asleep", "woken", "in atexit"])
 def test_the_interpreter_ends_while_threads_wait(end: str, tmp_path: Path) -> None:
     for _ in range(2):
-        assert ran(WAITING + end, tmp_path) == (0, "", "")
+        # PyPy calls no __del__ when it ends.
+        woken = "woken" if end is WOKEN and sys.implementation.name != "pypy" else ""
+        assert ran(WAITING + end, tmp_path) == (0, woken, "")
 
 
 FINALIZED = """

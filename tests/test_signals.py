@@ -177,7 +177,8 @@ def test_a_handler_that_polls_the_interrupted_object_is_refused(pipe: tuple[int,
     reading, writing = pipe
     p = pypoll.Poll()
     p.register(reading, pypoll.POLLIN)
-    refused = []
+    # Where the machine is busy, the timer strikes the handler too: each answer may come twice.
+    answers = {}
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         if not waiting(p):
@@ -185,9 +186,9 @@ def test_a_handler_that_polls_the_interrupted_object_is_refused(pipe: tuple[int,
         for timeout in (None, 0, 0.5):
             for nested in (p.poll, p.ppoll):
                 try:
-                    nested(timeout)
+                    answers[timeout, nested] = str(nested(timeout))
                 except RuntimeError as error:
-                    refused.append(str(error))
+                    answers[timeout, nested] = str(error)
         with contextlib.suppress(TypeError):
             p.poll("x")  # type: ignore[arg-type]
         other = pypoll.Poll()
@@ -199,7 +200,7 @@ def test_a_handler_that_polls_the_interrupted_object_is_refused(pipe: tuple[int,
     with handling(handler):
         signal.setitimer(signal.ITIMER_REAL, 0.02, AGAIN)
         assert p.poll(1000 * PATIENCE) == [(reading, pypoll.POLLIN)]
-    assert refused == ["concurrent poll() invocation"] * 6
+    assert list(answers.values()) == ["concurrent poll() invocation"] * 6
     assert p.poll(0) == [(reading, pypoll.POLLIN)]
 
 
