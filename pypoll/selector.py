@@ -232,7 +232,12 @@ class PollSelector(BaseSelector):
         self._fd_to_key[key.fd] = changed
         if events != key.events:
             try:
-                self._selector.modify(key.fd, mask)
+                try:
+                    self._selector.modify(key.fd, mask)
+                except FileNotFoundError:
+                    # A select() in another thread, which saw no key before register() made this
+                    # one, took the descriptor out of the set after register() had put it there.
+                    self._settle(key.fd)
             except BaseException:
                 # What the standard library does then, and its tests want.
                 self._remove(key.fd)

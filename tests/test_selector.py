@@ -488,6 +488,20 @@ def test_a_descriptor_whose_key_is_gone_is_passed_over(selector: PollSelector, p
     assert selector.select(0) == [(second, EVENT_WRITE)]
 
 
+def test_a_key_changes_whose_descriptor_another_thread_took_out_of_the_set(
+    selector: PollSelector, pair: Pair
+) -> None:
+    """As select() does when it has seen no key, and register() comes in between."""
+    left, right = pair
+    selector.register(left, EVENT_WRITE)
+    selector._selector.unregister(left)
+    selector._unsettled.add(left.fileno())
+    changed = selector.modify(left, EVENT_READ, "new")
+    right.send(b"x")
+    assert selector.select(0) == [(changed, EVENT_READ)]
+    assert settled(selector)
+
+
 @pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="there, pairs are made anew, with nothing kept"
 )
