@@ -239,6 +239,19 @@ assert pypoll.Poll().poll(0) == []
 """
 
 
+def ran(program: str, directory: Path) -> tuple[int, str]:
+    """Run a program; return its exit status and what it complained of."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    return done.returncode, done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the size of the process from /proc")
 @pytest.mark.skipif(
     sys.implementation.name == "pypy", reason="PyPy aborts when its collector is refused memory"
@@ -249,15 +262,7 @@ assert pypoll.Poll().poll(0) == []
     ids=["growing", "shrinking", "ready", "held", "selector", "new"],
 )
 def test_what_is_refused_changes_nothing(program: str, tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", LIMITED + program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran(LIMITED + program, tmp_path) == (0, "")
 
 
 # The interpreter's own allocator refuses one piece of memory, or twenty in a row, at each place
@@ -330,6 +335,16 @@ def is_right(it, seen):
         if fd > new or (fd, events) in {(reading, 1), (writing, 2)}
     ]
 
+def is_refused(call, it, first, several):
+    _testcapi.set_nomemory(first, first + several)
+    try:
+        call(it)
+        return False
+    except MemoryError:
+        return True
+    finally:
+        _testcapi.remove_mem_hooks()
+
 refusals = 0
 for kind, calls in CALLS.items():
     for number, (count, call) in enumerate(calls):
@@ -348,14 +363,7 @@ for kind, calls in CALLS.items():
             while passed < 10:
                 it = made(kind, count)
                 where = kind.__name__, number, first, several
-                _testcapi.set_nomemory(first, first + several)
-                try:
-                    call(it)
-                    refused = False
-                except MemoryError:
-                    refused = True
-                finally:
-                    _testcapi.remove_mem_hooks()
+                refused = is_refused(call, it, first, several)
                 seen = state(it)
                 if refused:
                     refusals += 1
@@ -376,15 +384,7 @@ assert refusals > 200, refusals
 @pytest.mark.skipif(sys.implementation.name == "pypy", reason="PyPy has no such allocator")
 def test_no_allocation_that_is_refused_changes_anything(tmp_path: Path) -> None:
     pytest.importorskip("_testcapi", reason="this interpreter comes without its own tests")
-    ran = subprocess.run(
-        [sys.executable, "-c", AT_EACH_ALLOCATION],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran(AT_EACH_ALLOCATION, tmp_path) == (0, "")
 
 
 class Unreliable(pypoll.Poll):
