@@ -79,6 +79,7 @@ SCENARIOS = [
     Scenario("modify(fd, POLLIN)", 100, ready=False, calls=500),
     # So often that holes are squeezed out some times.
     Scenario("unregister(fd); register(fd, POLLIN); poll(0)", 1000, ready=False, calls=2000),
+    Scenario("p = Poll(); p.register(fd, POLLIN); p.poll(0)", 1, ready=False, calls=200),
     Scenario("poll_fd(fd, POLLIN, 0)", 1, ready=True, calls=500),
     Scenario("select(0)", 1, ready=True, calls=500),
     Scenario("select(0)", 100, ready=True, calls=100),
@@ -116,6 +117,7 @@ def namespace(scenario: Scenario) -> Iterator[dict[str, Any]]:
         selector.register(fd, selectors.EVENT_READ)
         standard_selector.register(fd, selectors.EVENT_READ)
     yield {
+        "Poll": pypoll.Poll,
         "poll": poller.poll,
         "ppoll": poller.ppoll,
         "register": poller.register,

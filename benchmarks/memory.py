@@ -1,4 +1,4 @@
-"""How many bytes a registered descriptor takes."""
+"""How many bytes a registered descriptor takes, and an object without any."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import gc
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 from subjects import POLLERS
 
 DESCRIPTORS = 100_000
 _OBJECTS = 5
+_EMPTY_OBJECTS = 100_000
 # Beyond what CPython keeps ready-made ints for; whether they are open does not matter.
 _FIRST = 1000
 _STATM = Path("/proc/self/statm")
 
 METHOD = (
     f"growth of a fresh process's resident memory by {_OBJECTS} objects of {DESCRIPTORS:,} "
-    "descriptors each, after one poll()"
+    f"descriptors each, after one poll(), and by {_EMPTY_OBJECTS:,} empty objects"
 )
 
 
@@ -50,3 +52,13 @@ def bytes_a_descriptor(poller: str) -> float:
             made.poll(0)
         kept.append(made)
     return round((_resident() - before) / (len(kept) * DESCRIPTORS), 1)
+
+
+def bytes_an_empty_object(poller: str) -> float:
+    """Return the bytes for each object of this poller: once in a process."""
+    new = POLLERS[poller]
+    kept: list[Any] = [None] * _EMPTY_OBJECTS
+    before = _resident()
+    for number in range(_EMPTY_OBJECTS):
+        kept[number] = new()
+    return round((_resident() - before) / _EMPTY_OBJECTS, 1)

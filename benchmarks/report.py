@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from marks import HEADINGS, marks
-from subjects import C_LOOP
+from subjects import C_LOOP, POLLERS
 
 _TITLES = {
     "poll": "poll(0)",
@@ -15,6 +15,7 @@ _TITLES = {
     "register": "A new object, and n descriptors registered",
     "call": "Single calls, 100 registered",
     "timeout": "poll() with timeouts of several types, one ready",
+    "object once": "A new object, one descriptor registered, and poll(0)",
     "one descriptor": "One descriptor, once",
     "selector": "select(0) of selectors, after a change where one is named",
     "asyncio": "Round trips of 1 KiB a second by asyncio streams, clients and server in one loop",
@@ -107,6 +108,12 @@ def _growth(lines: list[dict[str, Any]]) -> list[str]:
     return ["## How a poll(0) grows with the descriptors", "", *_table(headings, cells), ""]
 
 
+def _by_poller(results: dict[str, Any], *names: str) -> list[str]:
+    """Return the table of some figures that each poller has."""
+    cells = [[poller, *(f"{results[name][poller]:,.3f}" for name in names)] for poller in POLLERS]
+    return [*_table(["", *names], cells), ""]
+
+
 def report(results: dict[str, Any]) -> str:
     """Return all of it."""
     machine = results["machine"]
@@ -123,11 +130,13 @@ def report(results: dict[str, Any]) -> str:
     ]
     lines += _sections(results["rows"])
     lines += _growth(results["growth"])
+    many = results["many objects"]
+    lines += [f"## {many['number']:,} new objects, one after the other", ""]
+    lines += ["Costs of each, which registers a descriptor and polls once; processor time.", ""]
+    lines += _by_poller(many, "microseconds", "page faults")
     if "memory" in results:
-        memory = results["memory"]["bytes a descriptor"]
-        cells = [[name, f"{number:.1f}"] for name, number in memory.items()]
         lines += ["## Memory", "", f"By the {results['memory']['method']}.", ""]
-        lines += [*_table(["", "bytes a descriptor"], cells), ""]
+        lines += _by_poller(results["memory"], "bytes a descriptor", "bytes an empty object")
     if results["left out"]:
         lines += ["## Left out", "", *(f"- {what}" for what in results["left out"]), ""]
     return "\n".join([*lines, "## Marks", "", *_table(HEADINGS, marks(results))])

@@ -18,14 +18,16 @@ import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Callable
 
 import c_loop
 import cffi
 import memory
 from fresh import in_fresh_process
 from growth import growth
+from many_objects import costs_of_an_object
 from report import report
 from rows import measured
 from subjects import MISSING, OTHERS, POLLERS
@@ -82,6 +84,26 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+def of_each_poller(function: Callable[[str], float]) -> dict[str, float]:
+    """Return what the function returns for each poller, in a process of its own."""
+    return {poller: in_fresh_process(function, poller) for poller in POLLERS}
+
+
+def many_objects(effort: Effort) -> dict[str, Any]:
+    """Return what an object costs among many; the medians of several processes."""
+    costs = [
+        {name: in_fresh_process(costs_of_an_object, name, effort.objects) for name in POLLERS}
+        for _ in range(effort.processes)
+    ]
+    return {
+        "number": effort.objects,
+        **{
+            cost: {name: round(median(each[name][i] for each in costs), 4) for name in POLLERS}
+            for i, cost in enumerate(("microseconds", "page faults"))
+        },
+    }
+
+
 def run(effort: Effort) -> dict[str, Any]:
     """Return all results."""
     results = circumstances()
@@ -96,13 +118,12 @@ def run(effort: Effort) -> dict[str, Any]:
         if memory.can_be_measured():
             results["memory"] = {
                 "method": memory.METHOD,
-                "bytes a descriptor": {
-                    poller: in_fresh_process(memory.bytes_a_descriptor, poller)
-                    for poller in POLLERS
-                },
+                "bytes a descriptor": of_each_poller(memory.bytes_a_descriptor),
+                "bytes an empty object": of_each_poller(memory.bytes_an_empty_object),
             }
         else:
             left_out.append("memory: the system has no /proc/self/statm")
+        results["many objects"] = many_objects(effort)
         results["rows"] = measured(possible, effort, compiled)
     results["growth"] = growth(results["rows"])
     results["left out"] = left_out

@@ -54,6 +54,7 @@ _STATEMENTS = {
     "unregister and register": "unregister(fd)\nregister(fd, mask)",
     "modify": "modify(fd, mask)",
 }
+_ONCE = "p = new()\np.register(fd, mask)\np.poll(0)"
 _TIMEOUTS = {"an int": ("1000", 1000), "a float": ("1000.5", 1001), "None": ("None", -1)}
 
 Subjects = dict[str, Timed]
@@ -203,15 +204,23 @@ def _timeout(workload: Workload) -> Iterator[Subjects]:
 
 
 @contextmanager
+def _object_once(workload: Workload) -> Iterator[Subjects]:
+    with _opened(workload.kind, workload.count) as masks:
+        ((fd, mask),) = masks.items()
+        yield {
+            name: loop(_ONCE, {"fd": fd, "mask": mask, "new": new}) for name, new in POLLERS.items()
+        }
+
+
+@contextmanager
 def _one_descriptor(workload: Workload) -> Iterator[Subjects]:
     ready = share(workload.name, workload.count)
     with _opened(workload.kind, workload.count, ready) as masks:
         ((fd, mask),) = masks.items()
         names = {"fd": fd, "mask": mask}
-        three_calls = "p = poll()\np.register(fd, mask)\np.poll(0)"
         yield {
             "pypoll.poll_fd": loop("poll_fd(fd, mask, 0)", {**names, "poll_fd": pypoll.poll_fd}),
-            "select.poll": loop(three_calls, {**names, "poll": select.poll}),
+            "select.poll": loop(_ONCE, {**names, "new": select.poll}),
             "select.select": loop("select([fd], [], [], 0)", {**names, "select": select.select}),
             C_LOOP: c_loop(masks, ready),
         }
@@ -255,6 +264,7 @@ _SECTIONS: dict[str, Callable[[Workload], AbstractContextManager[Subjects]]] = {
     "register": _register,
     "call": _call,
     "timeout": _timeout,
+    "object once": _object_once,
     "one descriptor": _one_descriptor,
     "selector": _selector,
     "asyncio": _asyncio,

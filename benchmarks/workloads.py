@@ -31,11 +31,12 @@ class Effort:
     warm_up: float = _WARM_UP_SECONDS  # for each subject of a row
     counts: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
     clients: tuple[int, ...] = (10, 100, 1_000)
+    objects: int = 1_000_000  # made one after the other
 
 
 FULL = Effort(processes=3, seconds=0.5)
 QUICK = Effort(processes=1, seconds=0.1)
-SMOKE = Effort(processes=1, seconds=0, warm_up=0, counts=(1, 10), clients=(10,))
+SMOKE = Effort(processes=1, seconds=0, warm_up=0, counts=(1, 10), clients=(10,), objects=10_000)
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def workloads(effort: Effort) -> list[Workload]:
         *(Workload("register", "from nothing", "", count) for count in counts),
         *(Workload("call", name, "", _KNOWN) for name in _CALLS),
         *(Workload("timeout", name, "pipes", 1) for name in _TIMEOUTS),
+        Workload("object once", "idle", "pipes", 1),
         *_rows("one descriptor", _STATES[:2], "pipes", [1]),
         *_rows("selector", in_selectors, "pipes", counts),
         *(Workload("asyncio", "echo", "sockets", count) for count in effort.clients),

@@ -258,7 +258,7 @@ class PollSelector(BaseSelector):
         Raises what Poll.poll() raises, and whatever a signal handler raises.
         """
         while self._unsettled:
-            for fd in tuple(self._unsettled):
+            for fd in [*self._unsettled]:
                 self._settle(fd)
         if timeout is None:
             ready = self._poll()
@@ -278,7 +278,7 @@ class PollSelector(BaseSelector):
     def close(self) -> None:
         """Forget all that is registered; the file objects stay open."""
         self._map = None
-        for fd in tuple(self._fd_to_key):
+        for fd in [*self._fd_to_key]:
             self._remove(fd)
 
     def get_map(self) -> Mapping[Any, SelectorKey]:
@@ -290,7 +290,7 @@ class PollSelector(BaseSelector):
         try:
             return descriptor(fileobj, stacklevel=4)
         except (TypeError, ValueError, OverflowError) as error:
-            for key in tuple(self._fd_to_key.values()):
+            for key in [*self._fd_to_key.values()]:
                 if key.fileobj is fileobj:
                     return key.fd
             raise ValueError(f"Invalid file object: {shown(fileobj)}") from error

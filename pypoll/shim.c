@@ -1,41 +1,33 @@
-/* poll(2) and ppoll(2) over a set of descriptors that is kept ready for the kernel.
+/* poll(2) and ppoll(2) over a set of descriptors. docs/design.md explains how it works
+ * and why. In short:
  *
- * The set is one array of struct pollfd in the order of registration. A descriptor
- * that was taken out leaves a hole (fd -1, which poll ignores), and the next wait that
- * finds more holes than an eighth of the rest squeezes them out; a hash table leads from
- * a descriptor to its place. So a change costs O(1), amortized, and a wait finds its
- * array ready.
+ * A set is an array in the order of registration and an index from descriptor to place.
+ * Each change is one call, under a lock, and costs O(1). Each wait is one call, too, and
+ * polls a copy of the array that is its own. "Somebody is waiting" is true inside such a
+ * call only, so no exception, signal, thread or greenlet can leave anything behind.
  *
- * Each change is one call into this file: no exception of the interpreter, which
- * may strike between any two of its instructions, can leave it half done.
- *
- * A set is free or in the hands of one wait, and at the same time somebody may be
- * changing it. While a wait has it, its array belongs to the kernel: changes go to a
- * copy of it, which the next wait takes over. A lock per set orders the changes; no wait
- * ever sleeps with it.
- *
- * What is inline here stands between the caller and the system call: after that one the
- * processor has forgotten where functions return to, and each level costs 3 of 290 ns. */
+ * Functions marked inline are on the path to the system call and back. After a system
+ * call the return-address prediction is cold, so each level of calls costs 3 of 290 ns. */
 
-/* POLLRDHUP and ppoll hide behind it, in every header, so before the first. */
+/* Exposes POLLRDHUP and ppoll. Headers look at it when the first of them is included. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
 
+#define PYPOLL_SET_IS_DEFINED
 #include "shim.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* macOS alone of the systems that we know has no ppoll. PYPOLL_POLL_ONLY builds its
- * form elsewhere, for the tests. */
+/* Of the systems we know, only macOS lacks ppoll. PYPOLL_POLL_ONLY builds the form for
+ * macOS elsewhere, to test it. */
 #if defined(__APPLE__) || defined(PYPOLL_POLL_ONLY)
 #define HAS_PPOLL 0
 #else
@@ -45,560 +37,169 @@
 #define NANOSECONDS_PER_SECOND INT64_C(1000000000)
 #define NANOSECONDS_PER_MILLISECOND INT64_C(1000000)
 
-/* A deadline of 0 has always passed, a negative one never comes. */
-#define NO_WAIT INT64_C(0)
-#define NO_LIMIT INT64_C(-1)
-
 /* ---- What was built ---------------------------------------------------- */
 
-/* Any thread; reads constants only. */
+/* Any thread. */
 const char *pypoll_version(void)
 {
     return PYPOLL_VERSION;
 }
 
-/* Any thread; reads constants only. */
+/* Any thread. */
 int pypoll_has_ppoll(void)
 {
     return HAS_PPOLL;
 }
 
+#define CONSTANT(name) {#name, name},
+
 static const struct pypoll_constant constants[] = {
-    {"POLLIN", POLLIN},
-    {"POLLPRI", POLLPRI},
-    {"POLLOUT", POLLOUT},
-    {"POLLERR", POLLERR},
-    {"POLLHUP", POLLHUP},
-    {"POLLNVAL", POLLNVAL},
+    CONSTANT(POLLIN)
+    CONSTANT(POLLPRI)
+    CONSTANT(POLLOUT)
+    CONSTANT(POLLERR)
+    CONSTANT(POLLHUP)
+    CONSTANT(POLLNVAL)
 #ifdef POLLRDNORM
-    {"POLLRDNORM", POLLRDNORM},
+    CONSTANT(POLLRDNORM)
 #endif
 #ifdef POLLRDBAND
-    {"POLLRDBAND", POLLRDBAND},
+    CONSTANT(POLLRDBAND)
 #endif
 #ifdef POLLWRNORM
-    {"POLLWRNORM", POLLWRNORM},
+    CONSTANT(POLLWRNORM)
 #endif
 #ifdef POLLWRBAND
-    {"POLLWRBAND", POLLWRBAND},
+    CONSTANT(POLLWRBAND)
 #endif
 #ifdef POLLMSG
-    {"POLLMSG", POLLMSG},
+    CONSTANT(POLLMSG)
 #endif
 #ifdef POLLREMOVE
-    {"POLLREMOVE", POLLREMOVE},
+    CONSTANT(POLLREMOVE)
 #endif
 #ifdef POLLRDHUP
-    {"POLLRDHUP", POLLRDHUP},
+    CONSTANT(POLLRDHUP)
 #endif
 #ifdef POLLINIGNEOF
-    {"POLLINIGNEOF", POLLINIGNEOF},
+    CONSTANT(POLLINIGNEOF)
 #endif
 #ifdef POLLEXTEND
-    {"POLLEXTEND", POLLEXTEND},
+    CONSTANT(POLLEXTEND)
 #endif
 #ifdef POLLATTRIB
-    {"POLLATTRIB", POLLATTRIB},
+    CONSTANT(POLLATTRIB)
 #endif
 #ifdef POLLNLINK
-    {"POLLNLINK", POLLNLINK},
+    CONSTANT(POLLNLINK)
 #endif
 #ifdef POLLWRITE
-    {"POLLWRITE", POLLWRITE},
+    CONSTANT(POLLWRITE)
 #endif
 #ifdef POLLSTANDARD
-    {"POLLSTANDARD", POLLSTANDARD},
+    CONSTANT(POLLSTANDARD)
 #endif
     {NULL, 0},
 };
 
-/* Any thread; reads constants only. */
+/* Any thread. */
 const struct pypoll_constant *pypoll_constants(void)
 {
     return constants;
 }
 
-/* ---- The array --------------------------------------------------------- */
-
-enum { HOLE = -1, LEAST_CAPACITY = 8, LEAST_PLACE_BITS = 4 };
-
-struct array {
-    int capacity;
-    int count; /* entries in use, holes among them: what the kernel is given */
-    int live;  /* entries that are descriptors */
-    struct pollfd entries[];
-};
-
-/* Gives the array, or a new one where it is null, room for capacity entries. Null
- * when memory is refused: the array is then as it was. The caller owns the array;
- * no wait has it. */
-static struct array *array_resized(struct array *array, int capacity)
-{
-    struct array *resized = NULL;
-
-    if ((size_t)capacity <= (SIZE_MAX - sizeof *array) / sizeof array->entries[0])
-        resized = realloc(array, sizeof *array + (size_t)capacity * sizeof array->entries[0]);
-    if (resized != NULL)
-        resized->capacity = capacity;
-    return resized;
-}
-
-/* A copy with room for the same entries, or null when memory is refused. The kernel
- * may be writing revents meanwhile, so those are not read. The caller has the lock. */
-static struct array *array_copied(const struct array *array)
-{
-    struct array *copy = array_resized(NULL, array->capacity);
-    int i;
-
-    if (copy == NULL)
-        return NULL;
-    copy->count = array->count;
-    copy->live = array->live;
-    for (i = 0; i < array->count; i++) {
-        copy->entries[i].fd = array->entries[i].fd;
-        copy->entries[i].events = array->entries[i].events;
-        copy->entries[i].revents = 0;
-    }
-    return copy;
-}
-
-/* Moves the descriptors together, in order. The caller owns the array, and the hash
- * table is wrong about it afterwards. */
-static void array_squeeze(struct array *array)
-{
-    int from, to = 0;
-
-    for (from = 0; from < array->count; from++)
-        if (array->entries[from].fd != HOLE)
-            array->entries[to++] = array->entries[from];
-    array->count = to;
-}
-
 /* ---- The set ----------------------------------------------------------- */
 
-/* The low bits of the set's word say whether a wait has it; the bits above number the
- * waits, so that a hold can be told from the next one. */
-enum { FREE = 0, WAITING = 1, HELD = 2, STATE = 3, ONE_WAIT = 4 };
-
-struct pypoll_set {
-    /* What every wait touches stands together, in one line of the cache or two: the kernel
-     * has used the cache for its own meanwhile. */
-    unsigned word;
-    unsigned changing;   /* the lock: 1 while somebody changes the set or looks at it */
-    struct array *array; /* written only under the lock while the set is free, or by its wait */
-    struct array *next;  /* changed copy of an array in use, for the next wait */
-    uintptr_t holder; /* a word: processors of 32 bits have no atomic access to more */
-    int64_t deadline;
-    int masked; /* the wait has signals */
-    int ready;  /* how many ready entries are still to be gathered */
-    int seen;   /* how far gathering has come in the array */
-
-    /* Read and written under the lock, as next is. */
-    int place_bits; /* the hash table has 1 << place_bits places */
-    int *places;    /* with linear probing: index into the latest array, or HOLE */
-
-    /* Of the wait that has the set, as its deadline and all that stands there; nobody else
-     * reads or writes them. */
-    sigset_t signals;
-    struct pypoll_ready window[PYPOLL_WINDOW];
-
-    /* The list of all sets, under all_sets. */
-    struct pypoll_set *after;
-    struct pypoll_set **link;
+enum {
+    FEW = PYPOLL_FEW_HOLDS, /* descriptors, and results, that fit into the set itself */
+    WINDOWS = 10,           /* each holds four times as many results as the one before */
+    HOLE = -1,              /* the descriptor of a removed entry */
+    EMPTY = -1              /* a place of the index that leads to no entry */
 };
 
-/* This thread as threading.get_ident() numbers it. */
-static uintptr_t this_thread(void)
+struct pypoll_set {
+    /* Belongs to the wait that has the mark. */
+    unsigned mark;          /* the process generation in which somebody waits, or 0 */
+    int copied;             /* entries in the copy */
+    int copy_room;
+    struct pollfd *copy;    /* null: few_copied */
+
+    /* Belongs to the lock, except that a wait looks at `changed` without it. */
+    int changed;            /* the copy is out of date */
+    int owners;
+    int live;               /* registered descriptors */
+    int count;              /* entries in use, holes included */
+    int room;               /* 0: the entries are in `few`, and there is no index */
+    struct pollfd *entries; /* in the order of registration */
+    int *places;            /* the index: a hash table from descriptor to entry */
+    unsigned serial;        /* counts the waits that found several ready */
+    int64_t latest;         /* the answer of the last of them */
+    struct pypoll_ready *windows[WINDOWS];
+
+    struct pollfd few[FEW];
+    struct pollfd few_copied[FEW];
+    struct pypoll_ready few_results[FEW];
+};
+
+/* Fails to compile if a set does not fit into the storage that shim.h declares. */
+typedef char set_fits[sizeof(struct pypoll_set) <= 44 * sizeof(int64_t) ? 1 : -1];
+
+/* ---- Locks and forks --------------------------------------------------- */
+
+enum { LOCKS = 16 };
+
+/* A set uses the lock that its address selects. So a set stays small, and a fork takes few
+ * locks. Each has a cache line to itself. */
+static union {
+    pthread_mutex_t mutex;
+    char line[64];
+} locks[LOCKS] = {
+#define LOCK {PTHREAD_MUTEX_INITIALIZER}
+    LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK,
+};
+
+/* Counts the forks that lead from the process of the import to this one, from 1. */
+static unsigned generation = 1;
+
+/* Any thread that holds no lock. */
+static inline void lock(const pypoll_set *set)
 {
-    return (uintptr_t)pthread_self();
+    pthread_mutex_lock(&locks[((uintptr_t)set >> 6) % LOCKS].mutex);
 }
 
-/* Waits a little for another thread. Sleeping after a while lets it run even if this one's
- * priority is higher. */
-static void pause_after(int tries)
+/* The thread that holds the lock. */
+static inline void unlock(const pypoll_set *set)
 {
-    static const struct timespec microsecond = {0, 1000};
-
-    if (tries < 100)
-        (void)sched_yield();
-    else
-        (void)nanosleep(&microsecond, NULL);
+    pthread_mutex_unlock(&locks[((uintptr_t)set >> 6) % LOCKS].mutex);
 }
 
-/* Takes the lock. Any thread that has it not; never for longer than a change takes. A
- * mutex costs two atomic operations more, which is half of a change on PyPy. */
-static inline void lock(pypoll_set *set)
-{
-    unsigned unlocked = 0;
-    int tries;
-
-    for (tries = 0; !__atomic_compare_exchange_n(&set->changing, &unlocked, 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-         tries++) {
-        pause_after(tries);
-        unlocked = 0;
-    }
-}
-
-/* Gives the lock back. */
-static inline void unlock(pypoll_set *set)
-{
-    __atomic_store_n(&set->changing, 0, __ATOMIC_RELEASE);
-}
-
-/* The array that has every change. The caller has the lock. */
-static inline struct array *latest(pypoll_set *set)
-{
-    return set->next != NULL ? set->next : set->array;
-}
-
-/* Where the search for fd begins: Fibonacci hashing, for descriptors come in runs. */
-static inline unsigned first_place(const pypoll_set *set, int fd)
-{
-    return (uint32_t)fd * UINT32_C(2654435769) >> (32 - set->place_bits);
-}
-
-/* The place of fd, or the empty place where it would go. The caller has the lock. */
-static inline unsigned place_of(pypoll_set *set, int fd)
-{
-    const struct array *array = latest(set);
-    unsigned last = (1u << set->place_bits) - 1;
-    unsigned place = first_place(set, fd);
-
-    while (set->places[place] != HOLE && array->entries[set->places[place]].fd != fd)
-        place = (place + 1) & last;
-    return place;
-}
-
-/* Fills the hash table anew. The caller has the lock. */
-static void index_all(pypoll_set *set)
-{
-    const struct array *array = latest(set);
-    unsigned last = (1u << set->place_bits) - 1;
-    int i;
-
-    memset(set->places, 0xff, sizeof(int) << set->place_bits);
-    for (i = 0; i < array->count; i++)
-        if (array->entries[i].fd != HOLE) {
-            unsigned place = first_place(set, array->entries[i].fd);
-
-            while (set->places[place] != HOLE)
-                place = (place + 1) & last;
-            set->places[place] = i;
-        }
-}
-
-/* Gives the hash table 1 << bits places. 0, or -ENOMEM with the table as it was. The
- * caller has the lock. */
-static int index_resize(pypoll_set *set, int bits)
-{
-    int *places = bits < 31 ? malloc(sizeof(int) << bits) : NULL;
-
-    if (places == NULL)
-        return -ENOMEM;
-    free(set->places);
-    set->places = places;
-    set->place_bits = bits;
-    index_all(set);
-    return 0;
-}
-
-/* Empties the place and closes the gap in its run, so that no search ends early. The
- * caller has the lock, and the entry still has its descriptor. */
-static void index_remove(pypoll_set *set, unsigned place)
-{
-    const struct array *array = latest(set);
-    unsigned last = (1u << set->place_bits) - 1;
-    unsigned gap = place;
-
-    for (;;) {
-        unsigned home;
-
-        place = (place + 1) & last;
-        if (set->places[place] == HOLE)
-            break;
-        home = first_place(set, array->entries[set->places[place]].fd);
-        if (((place - home) & last) >= ((place - gap) & last)) {
-            set->places[gap] = set->places[place];
-            gap = place;
-        }
-    }
-    set->places[gap] = HOLE;
-}
-
-/* Puts the changed copy in the place of the array. The caller has the lock, and the set
- * is free or the caller's wait has it. */
-static void adopt_next(pypoll_set *set)
-{
-    free(set->array);
-    set->array = set->next;
-    __atomic_store_n(&set->next, NULL, __ATOMIC_RELAXED);
-}
-
-/* The array to change, the latest from now on, or null when memory is refused. The caller
- * has the lock.
- *
- * Here a changer has written `changing` and then reads `word`, and in take() a wait has
- * written `word` and then reads `changing`. In the one order of all four, the later writer
- * sees what the earlier one wrote: either the change goes to the copy, or the wait waits
- * until it is done, or both. */
-static struct array *array_to_change(pypoll_set *set)
-{
-    if ((__atomic_load_n(&set->word, __ATOMIC_SEQ_CST) & STATE) == FREE) {
-        if (set->next != NULL)
-            adopt_next(set);
-        return set->array;
-    }
-    /* The wait may be about to look for a copy: it will find none and go on without this
-     * change, or find one and then want the lock. */
-    if (set->next == NULL)
-        __atomic_store_n(&set->next, array_copied(set->array), __ATOMIC_RELAXED);
-    return set->next;
-}
-
-/* Gives the latest array another capacity. 0, or -ENOMEM with the array as it was. The
- * caller has the lock and has asked for the array to change. */
-static int resize(pypoll_set *set, int capacity)
-{
-    struct array *resized = array_resized(latest(set), capacity);
-
-    if (resized == NULL)
-        return -ENOMEM;
-    if (set->next != NULL)
-        __atomic_store_n(&set->next, resized, __ATOMIC_RELAXED);
-    else
-        set->array = resized;
-    return 0;
-}
-
-/* Squeezes the holes out of the latest array. The caller has the lock and has asked for
- * the array to change. */
-static void squeeze(pypoll_set *set)
-{
-    array_squeeze(latest(set));
-    index_all(set);
-}
-
-/* Whether the array has so many holes that a wait squeezes them out first: a hole costs a
- * wait about 2 ns and squeezing 3 ns an entry, so one change per wait pays both at an
- * eighth. The caller has the lock, or its wait has the array. */
-static inline int has_many_holes(const struct array *array)
-{
-    return array->count - array->live > array->live / 8 + LEAST_CAPACITY;
-}
-
-/* Makes room in the array for one more descriptor: where a quarter of it is holes, out of
- * those. 0 or -ENOMEM. The caller has the lock and has asked for the array to change. */
-static int make_room(pypoll_set *set)
-{
-    const struct array *array = latest(set);
-
-    if (array->live < array->count - array->count / 4) {
-        squeeze(set);
-        return 0;
-    }
-    if (array->capacity > INT_MAX / 3 * 2)
-        return -ENOMEM;
-    return resize(set, array->capacity + array->capacity / 2);
-}
-
-/* Takes memory back after a removal: holes at the end, and room of which less than half is
- * used. The caller has the lock and has asked for the array to change. */
-static void tidy(pypoll_set *set)
-{
-    struct array *array = latest(set);
-    int bits = set->place_bits;
-
-    while (array->count > 0 && array->entries[array->count - 1].fd == HOLE)
-        array->count--;
-    if (array->capacity / 2 <= array->live + LEAST_CAPACITY)
-        return;
-    array_squeeze(array);
-    while (bits > LEAST_PLACE_BITS && (int64_t)array->live * 3 <= INT64_C(1) << (bits - 1))
-        bits--;
-    /* The set is whole at its old size too, so a refusal changes nothing. */
-    (void)resize(set, array->live + array->live / 4 + LEAST_CAPACITY);
-    if (bits == set->place_bits || index_resize(set, bits) < 0)
-        index_all(set);
-}
-
-/* Adds fd, which has this empty place, at the end. 0 or -ENOMEM. The caller has the lock
- * and has asked for the array to change. */
-static int add(pypoll_set *set, unsigned place, int fd, int mask)
-{
-    struct array *array = latest(set);
-    /* Two thirds full at the most, which keeps the runs short. */
-    int crowded = ((int64_t)array->live + 1) * 3 > INT64_C(2) << set->place_bits;
-
-    if (array->count == array->capacity || crowded) {
-        if (array->count == array->capacity && make_room(set) < 0)
-            return -ENOMEM;
-        if (crowded && index_resize(set, set->place_bits + 1) < 0)
-            return -ENOMEM;
-        array = latest(set);
-        place = place_of(set, fd);
-    }
-    set->places[place] = array->count;
-    array->entries[array->count].fd = fd;
-    array->entries[array->count].events = (short)mask;
-    array->entries[array->count].revents = 0;
-    array->count++;
-    array->live++;
-    return 0;
-}
-
-/* True of what a struct pollfd can hold. Any thread. */
-static inline int in_range(int fd, int mask)
-{
-    return fd >= 0 && mask >= 0 && mask <= USHRT_MAX;
-}
-
-/* Gives fd the mask, adding it if it is absent and that is wanted. 0, -EINVAL, -ENOENT or
- * -ENOMEM. Any thread; takes the lock. */
-static inline int put(pypoll_set *set, int fd, int mask, int wanted)
-{
-    struct array *array;
-    unsigned place;
-    int error = 0;
-
-    if (!in_range(fd, mask))
-        return -EINVAL;
-    lock(set);
-    place = place_of(set, fd);
-    if (set->places[place] == HOLE && !wanted)
-        error = -ENOENT;
-    else if ((array = array_to_change(set)) == NULL)
-        error = -ENOMEM;
-    else if (set->places[place] != HOLE)
-        array->entries[set->places[place]].events = (short)mask;
-    else
-        error = add(set, place, fd, mask);
-    unlock(set);
-    return error;
-}
-
-/* Any thread, also while another waits; takes the lock for the change alone. */
-int pypoll_register(intptr_t set, int fd, int mask)
-{
-    return put((pypoll_set *)set, fd, mask, 1);
-}
-
-/* Any thread, also while another waits; takes the lock for the change alone. */
-int pypoll_modify(intptr_t set, int fd, int mask)
-{
-    return put((pypoll_set *)set, fd, mask, 0);
-}
-
-/* Any thread, also while another waits; takes the lock for the change alone. */
-int pypoll_unregister(intptr_t address, int fd)
-{
-    pypoll_set *set = (pypoll_set *)address;
-    struct array *array;
-    unsigned place;
-    int error = 0;
-
-    if (!in_range(fd, 0))
-        return -EINVAL;
-    lock(set);
-    place = place_of(set, fd);
-    if (set->places[place] == HOLE)
-        error = -ENOENT;
-    else if ((array = array_to_change(set)) == NULL)
-        error = -ENOMEM;
-    else {
-        int i = set->places[place];
-
-        index_remove(set, place);
-        array->entries[i].fd = HOLE;
-        array->entries[i].events = 0;
-        array->live--;
-        tidy(set);
-    }
-    unlock(set);
-    return error;
-}
-
-/* Any thread, also while another waits; takes the lock and writes nothing. */
-int pypoll_mask(pypoll_set *set, int fd)
-{
-    int i, mask = -ENOENT;
-
-    lock(set);
-    i = set->places[place_of(set, fd)];
-    if (i != HOLE)
-        mask = (unsigned short)latest(set)->entries[i].events;
-    unlock(set);
-    return mask;
-}
-
-/* Any thread, also while another waits; takes the lock and writes nothing. */
-int pypoll_len(pypoll_set *set)
-{
-    int live;
-
-    lock(set);
-    live = latest(set)->live;
-    unlock(set);
-    return live;
-}
-
-/* Any thread, also while another waits; takes the lock and writes only to fds. */
-int pypoll_list(pypoll_set *set, int *fds, int room)
-{
-    const struct array *array;
-    int i, live;
-
-    lock(set);
-    array = latest(set);
-    live = array->live;
-    if (live <= room)
-        for (i = 0; i < array->count; i++)
-            if (array->entries[i].fd != HOLE)
-                *fds++ = array->entries[i].fd;
-    unlock(set);
-    return live;
-}
-
-/* ---- Life, death and fork ---------------------------------------------- */
-
-static pthread_mutex_t all_sets = PTHREAD_MUTEX_INITIALIZER;
-static pypoll_set *first_set;
-
-/* Runs in the thread that forks, before it does: nothing may be half changed in the
- * child's copy of the memory. No other function takes a second lock. */
+/* The thread that forks, before it does. So the child gets no half-changed set. */
 static void before_fork(void)
 {
-    pypoll_set *set;
+    int i;
 
-    pthread_mutex_lock(&all_sets);
-    for (set = first_set; set != NULL; set = set->after)
-        lock(set);
+    for (i = 0; i < LOCKS; i++)
+        pthread_mutex_lock(&locks[i].mutex);
 }
 
-/* Runs after the fork in the thread that forked. */
+/* The thread that forked. */
 static void after_fork_in_parent(void)
 {
-    pypoll_set *set;
+    int i;
 
-    for (set = first_set; set != NULL; set = set->after)
-        unlock(set);
-    pthread_mutex_unlock(&all_sets);
+    for (i = 0; i < LOCKS; i++)
+        pthread_mutex_unlock(&locks[i].mutex);
 }
 
-/* Runs after the fork in the child's only thread. Waits of other threads do not exist
- * here; a hold of this one does, if a signal handler that interrupted it forked. */
+/* The child's only thread. Threads that wait in the parent do not exist here: their marks
+ * are of another generation, and mean nothing. */
 static void after_fork_in_child(void)
 {
-    pypoll_set *set;
-
-    for (set = first_set; set != NULL; set = set->after)
-        if ((set->word & STATE) != HELD || set->holder != this_thread())
-            set->word &= ~(unsigned)STATE;
+    generation++;
     after_fork_in_parent();
 }
 
-/* Called when the module is imported, before there is a set; what is imported twice is
- * told once. pthread_once would do it in pypoll_new, but glibc 2.34 moved it, and a
- * wheel that is built there would install nowhere else. */
+/* The import, which may come again: handlers registered twice would take locks twice. */
 void pypoll_watch_forks(void)
 {
     static int watching;
@@ -607,323 +208,550 @@ void pypoll_watch_forks(void)
         (void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* Any thread; takes all_sets. */
-pypoll_set *pypoll_new(void)
-{
-    pypoll_set *set = calloc(1, sizeof *set);
+/* ---- Entries and index (the caller holds the lock) ---------------------- */
 
-    if (set == NULL)
-        return NULL;
-    set->array = array_resized(NULL, LEAST_CAPACITY);
-    if (set->array != NULL) {
-        set->array->count = set->array->live = 0;
-        if (index_resize(set, LEAST_PLACE_BITS) < 0) {
-            free(set->array);
-            set->array = NULL;
+static inline struct pollfd *entries_of(pypoll_set *set)
+{
+    return set->room > 0 ? set->entries : set->few;
+}
+
+/* The place where the search for fd begins. There are twice as many places as there is
+ * room for entries. Descriptors come in runs, which Fibonacci hashing spreads. */
+static inline unsigned first_place(const pypoll_set *set, int fd)
+{
+    return (unsigned)((uint64_t)((uint32_t)fd * UINT32_C(2654435769)) * 2 * (unsigned)set->room >> 32);
+}
+
+/* The place after this one. The number of places is a power of two. */
+static inline unsigned next_place(const pypoll_set *set, unsigned place)
+{
+    return (place + 1) & (2 * (unsigned)set->room - 1);
+}
+
+/* The place of fd in the index, or the empty place where it would go. */
+static inline unsigned place_of(const pypoll_set *set, int fd)
+{
+    unsigned place = first_place(set, fd);
+
+    while (set->places[place] != EMPTY && set->entries[set->places[place]].fd != fd)
+        place = next_place(set, place);
+    return place;
+}
+
+/* The entry of fd, or null. */
+static inline struct pollfd *entry_of(pypoll_set *set, int fd)
+{
+    int i;
+
+    if (set->room > 0) {
+        i = set->places[place_of(set, fd)];
+        return i == EMPTY ? NULL : &set->entries[i];
+    }
+    for (i = 0; i < set->count; i++)
+        if (set->few[i].fd == fd)
+            return &set->few[i];
+    return NULL;
+}
+
+/* Removes fd, whose entry is still there, from the index. Moves other places up, because
+ * a search ends at the first empty one. */
+static void index_remove(pypoll_set *set, int fd)
+{
+    unsigned last = 2 * (unsigned)set->room - 1, gap = place_of(set, fd), place = gap;
+
+    while (set->places[place = next_place(set, place)] != EMPTY) {
+        unsigned home = first_place(set, set->entries[set->places[place]].fd);
+
+        if (((place - home) & last) >= ((place - gap) & last)) {
+            set->places[gap] = set->places[place];
+            gap = place;
         }
     }
-    if (set->array == NULL) {
-        free(set);
-        return NULL;
+    set->places[gap] = EMPTY;
+}
+
+/* Copies the entries, without holes, to where there is room for them; that may be where
+ * they are. The last entry is never a hole. */
+static void copy_live(pypoll_set *set, struct pollfd *to)
+{
+    const struct pollfd *from = entries_of(set), *end = from + set->count;
+
+    for (; from < end; from++) {
+        *to = *from;
+        to += from->fd != HOLE;
     }
-    pthread_mutex_lock(&all_sets);
-    set->after = first_set;
-    set->link = &first_set;
-    if (first_set != NULL)
-        first_set->link = &set->after;
-    first_set = set;
-    pthread_mutex_unlock(&all_sets);
+}
+
+/* Moves the entries, without holes, to new memory with room for twice as many. Returns 0,
+ * or -ENOMEM with the set unchanged. */
+static int move(pypoll_set *set)
+{
+    const size_t size = sizeof *set->entries + 2 * sizeof *set->places;
+    size_t room = 2 * FEW;
+    struct pollfd *entries;
+    int i;
+
+    while (room < 2 * (size_t)set->live)
+        room *= 2;
+    entries = room <= INT_MAX / size ? malloc(room * size) : NULL;
+    if (entries == NULL)
+        return -ENOMEM;
+    copy_live(set, entries);
+    free(set->entries);
+    set->entries = entries;
+    set->places = (int *)(entries + room);
+    set->room = (int)room;
+    set->count = set->live;
+    for (i = 0; i < 2 * set->room; i++)
+        set->places[i] = EMPTY;
+    for (i = 0; i < set->count; i++)
+        set->places[place_of(set, entries[i].fd)] = i;
+    return 0;
+}
+
+/* Adds fd, which is absent, at the end. Returns 0, -ENOSPC or -ENOMEM. */
+static int add(pypoll_set *set, int fd, int mask)
+{
+    struct pollfd *entry;
+
+    if (set->room > 0) {
+        if (set->count == set->room && move(set) < 0)
+            return -ENOMEM;
+        set->places[place_of(set, fd)] = set->count;
+    } else if (set->count == FEW) {
+        if (set->live == FEW)
+            return -ENOSPC;
+        copy_live(set, set->few);
+        set->count = set->live;
+    }
+    entry = entries_of(set) + set->count;
+    entry->fd = fd;
+    entry->events = (short)mask;
+    set->count++;
+    set->live++;
+    return 0;
+}
+
+/* ---- Changes (any thread, also while another waits; each takes the lock) --- */
+
+/* Whether a struct pollfd can hold them. */
+static inline int in_range(int fd, int mask)
+{
+    return fd >= 0 && mask >= 0 && mask <= USHRT_MAX;
+}
+
+/* Unlocks the set and has the next wait copy it. */
+static inline void unlock_changed(pypoll_set *set)
+{
+    __atomic_store_n(&set->changed, 1, __ATOMIC_RELAXED);
+    unlock(set);
+}
+
+/* Gives fd the mask, and adds it first if it is absent and may be added. */
+static inline int put(pypoll_set *set, int fd, int mask, int may_add)
+{
+    struct pollfd *entry;
+    int error = 0;
+
+    if (!in_range(fd, mask))
+        return -EINVAL;
+    lock(set);
+    entry = entry_of(set, fd);
+    if (entry != NULL)
+        entry->events = (short)mask;
+    else
+        error = may_add ? add(set, fd, mask) : -ENOENT;
+    unlock_changed(set);
+    return error;
+}
+
+int pypoll_register(pypoll_set *set, int fd, int mask)
+{
+    return put(set, fd, mask, 1);
+}
+
+int pypoll_modify(pypoll_set *set, int fd, int mask)
+{
+    return put(set, fd, mask, 0);
+}
+
+int pypoll_unregister(pypoll_set *set, int fd)
+{
+    struct pollfd *entry;
+
+    if (!in_range(fd, 0))
+        return -EINVAL;
+    lock(set);
+    entry = entry_of(set, fd);
+    if (entry != NULL) {
+        if (set->room > 0)
+            index_remove(set, fd);
+        entry->fd = HOLE;
+        set->live--;
+        while (set->count > 0 && entries_of(set)[set->count - 1].fd == HOLE)
+            set->count--;
+        /* Gives memory back. If that takes memory that is refused, nothing changes. */
+        if (set->room > 2 * FEW && set->live < set->room / 4)
+            (void)move(set);
+    }
+    unlock_changed(set);
+    return entry != NULL ? 0 : -ENOENT;
+}
+
+int pypoll_mask(pypoll_set *set, int fd)
+{
+    const struct pollfd *entry;
+    int mask;
+
+    lock(set);
+    entry = entry_of(set, fd);
+    mask = entry != NULL ? (unsigned short)entry->events : -ENOENT;
+    unlock(set);
+    return mask;
+}
+
+int pypoll_list(pypoll_set *set, int *fds, int room)
+{
+    const struct pollfd *entry;
+    int i, live;
+
+    lock(set);
+    live = set->live;
+    entry = entries_of(set);
+    for (i = 0; i < set->count && live <= room; i++, entry++)
+        if (entry->fd != HOLE)
+            *fds++ = entry->fd;
+    unlock(set);
+    return live;
+}
+
+/* ---- Owners (any thread; each takes the lock) ---------------------------- */
+
+pypoll_set *pypoll_own(pypoll_set *set, size_t ignored)
+{
+    (void)ignored;
+    lock(set);
+    set->owners++;
+    unlock(set);
     return set;
 }
 
-/* The caller has the last reference; takes all_sets. */
-void pypoll_free(pypoll_set *set)
+int pypoll_enlarge(pypoll_set *set)
 {
-    pthread_mutex_lock(&all_sets);
-    *set->link = set->after;
-    if (set->after != NULL)
-        set->after->link = set->link;
-    pthread_mutex_unlock(&all_sets);
-    free(set->places);
-    free(set->next);
-    free(set->array);
-    free(set);
+    int error = 0;
+
+    lock(set);
+    if (set->room == 0)
+        error = move(set);
+    unlock(set);
+    return error;
+}
+
+void pypoll_disown(pypoll_set *set, pypoll_set *ignored)
+{
+    int i, owners;
+
+    (void)ignored;
+    lock(set);
+    owners = --set->owners;
+    unlock(set);
+    if (owners > 0)
+        return;
+    /* A set that has such memory has kept an owner since: so this is its end. */
+    free(set->copy);
+    free(set->entries);
+    for (i = 0; i < WINDOWS; i++)
+        free(set->windows[i]);
 }
 
 /* ---- The system call --------------------------------------------------- */
 
-/* Any thread; reads the clock alone. */
-int64_t pypoll_clock(void)
-{
-    struct timespec now;
+/* A deadline is a time of the monotonic clock in nanoseconds. A check has the deadline 0.
+ * NEVER is after 18 years: it must fit between PYPOLL_INTERRUPTED and PYPOLL_SEVERAL. */
+#define NO_WAIT INT64_C(0)
+#define NEVER (INT64_C(1) << 59)
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * NANOSECONDS_PER_SECOND + now.tv_nsec;
+/* The time left until NEVER. */
+#define NO_LIMIT INT64_C(-1)
+
+/* When a process is stopped and continued, poll(2) keeps its deadline, but ppoll(2) on
+ * Linux starts over with the time that was left. So ppoll gets only the last fraction of
+ * a millisecond or, with a signal mask, a slice: a stop lengthens a wait by no more. */
+#define SLICE (100 * NANOSECONDS_PER_MILLISECOND)
+
+/* Any thread. */
+static inline int64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * NANOSECONDS_PER_SECOND + time.tv_nsec;
 }
 
-/* The time on the clock after so many nanoseconds, which is the last one if there are
- * too many. Negative is no limit. */
-static inline int64_t deadline_after(int64_t nanoseconds)
-{
-    int64_t now;
-
-    if (nanoseconds < 0)
-        return NO_LIMIT;
-    if (nanoseconds == 0)
-        return NO_WAIT;
-    now = pypoll_clock();
-    return nanoseconds > INT64_MAX - now ? INT64_MAX : now + nanoseconds;
-}
-
-/* The nanoseconds until the clock reads deadline, 0 if it has passed; negative is no
- * limit. */
+/* Returns the nanoseconds until deadline: 0 if it has passed, NO_LIMIT for NEVER. */
 static inline int64_t time_left(int64_t deadline)
 {
-    int64_t now;
+    int64_t time;
 
-    if (deadline <= 0)
-        return deadline;
-    now = pypoll_clock();
-    return now < deadline ? deadline - now : 0;
+    if (deadline == NO_WAIT)
+        return 0;
+    if (deadline == NEVER)
+        return NO_LIMIT;
+    time = now();
+    return time < deadline ? deadline - time : 0;
 }
 
-/* One system call, for so many nanoseconds at the most, rounded up; negative is no
- * limit. The caller owns the entries, and comes again if that was not all of its time:
- * a system call takes no more than a time_t of 32 bits, or an int, can have. What poll
- * returns. */
-static inline int poll_once(struct pollfd *entries, nfds_t count, int64_t nanoseconds, const sigset_t *signals)
+/* Returns the deadline of a time as shim.h defines it, and the time left in *left. */
+static inline int64_t deadline_of(int64_t time, int64_t *left)
 {
-    int64_t milliseconds = nanoseconds / NANOSECONDS_PER_MILLISECOND;
-    int64_t rest = nanoseconds % NANOSECONDS_PER_MILLISECOND;
+    int64_t begun;
+
+    *left = time;
+    if (time == 0)
+        return NO_WAIT;
+    if (time > 0) {
+        begun = now();
+        return time < NEVER - begun ? begun + time : NEVER;
+    }
+    if (time > PYPOLL_INTERRUPTED) {
+        *left = NO_LIMIT;
+        return NEVER;
+    }
+    time = PYPOLL_INTERRUPTED - time;
+    *left = time_left(time);
+    return time;
+}
+
+/* Makes one system call, which may end before no time is left. Returns what poll(2)
+ * does. The caller owns the entries. */
+static inline int poll_once(struct pollfd *entries, int count, int64_t left, const sigset_t *signals)
+{
+    int64_t milliseconds = left / NANOSECONDS_PER_MILLISECOND;
 
 #if HAS_PPOLL
-    /* poll takes its time by value, and is 60 of 320 ns faster. */
-    if (signals != NULL || rest > 0) {
+    if (signals != NULL || (milliseconds == 0 && left > 0)) {
         struct timespec time;
-        int64_t seconds = nanoseconds / NANOSECONDS_PER_SECOND;
 
-        time.tv_sec = (time_t)(seconds < INT32_MAX ? seconds : INT32_MAX);
-        time.tv_nsec = (long)(nanoseconds % NANOSECONDS_PER_SECOND);
-        return ppoll(entries, count, nanoseconds < 0 ? NULL : &time, signals);
+        time.tv_sec = 0;
+        time.tv_nsec = (long)(left < SLICE ? left : SLICE);
+        return ppoll(entries, (nfds_t)count, left < 0 ? NULL : &time, signals);
     }
 #else
     (void)signals;
+    milliseconds += left % NANOSECONDS_PER_MILLISECOND > 0;
 #endif
-    milliseconds += rest > 0;
-    if (nanoseconds < 0)
+    if (left < 0)
         milliseconds = -1;
-    return poll(entries, count, milliseconds < INT_MAX ? (int)milliseconds : INT_MAX);
+    return poll(entries, (nfds_t)count, milliseconds < INT_MAX ? (int)milliseconds : INT_MAX);
 }
 
-/* System calls until there is an answer or the clock reads deadline, which is so many
- * nanoseconds from now. The number of ready entries, or -errno. The caller owns the
- * entries. */
-static inline int poll_until(struct pollfd *entries, int count, int64_t deadline, int64_t nanoseconds,
+/* Makes system calls until one answers or the deadline, which is left nanoseconds away,
+ * has passed. Returns the number of ready entries, or -errno. The caller owns the entries. */
+static inline int poll_until(struct pollfd *entries, int count, int64_t deadline, int64_t left,
                              const sigset_t *signals)
 {
     int again = 1;
 
     for (;;) {
-        int ready = poll_once(entries, (nfds_t)count, nanoseconds, signals);
+        int ready = poll_once(entries, count, left, signals);
 
         if (ready > 0)
             return ready;
         if (ready == 0) {
-            /* A slice of the time may be over, and not all of it. */
-            if (nanoseconds <= 0 || (nanoseconds = time_left(deadline)) == 0)
+            if (left == 0 || (left = time_left(deadline)) == 0)
                 return 0;
             continue;
         }
-        /* EAGAIN says that the kernel could not look: look once more, even if time
-         * has run out, and from then on treat it as a signal, so that a handler
-         * can end what does not end by itself. */
+        /* EAGAIN: the kernel could not look. Look once more, even if time has run out.
+         * After that, treat it as a signal, so that a handler can end an endless loop. */
         if (errno != EAGAIN)
             return -errno;
         if (again-- == 0)
             return -EINTR;
-        nanoseconds = time_left(deadline);
+        left = time_left(deadline);
     }
 }
 
 /* Any thread; touches no set. */
-static inline int one(int fd, int mask, int64_t deadline)
+static inline int64_t wait_for_one(int64_t fd_and_mask, int64_t deadline, int64_t left)
 {
     struct pollfd entry;
     int ready;
 
-    entry.fd = fd;
-    entry.events = (short)mask;
+    entry.fd = (int)(fd_and_mask >> 16);
+    entry.events = (short)(fd_and_mask & USHRT_MAX);
     entry.revents = 0;
-    ready = poll_until(&entry, 1, deadline, time_left(deadline), NULL);
-    return ready > 0 ? (unsigned short)entry.revents : ready;
+    ready = poll_until(&entry, 1, deadline, left, NULL);
+    if (ready > 0)
+        return (unsigned short)entry.revents;
+    return ready == -EINTR ? PYPOLL_INTERRUPTED - deadline : ready;
 }
 
 /* Any thread; touches no set. */
-int pypoll_one(int fd, int mask, int64_t deadline)
+int64_t pypoll_check_one(int64_t fd_and_mask)
 {
-    return one(fd, mask, deadline);
+    return wait_for_one(fd_and_mask, NO_WAIT, 0);
 }
 
 /* Any thread; touches no set. */
-int pypoll_check_one(int64_t fd_and_mask)
+int64_t pypoll_wait_one(int64_t fd_and_mask, int64_t time)
 {
-    return one((int)(fd_and_mask >> 16), (int)(fd_and_mask & USHRT_MAX), NO_WAIT);
+    int64_t left, deadline = deadline_of(time, &left);
+
+    return left == 0 && time < 0 ? 0 : wait_for_one(fd_and_mask, deadline, left);
 }
 
-/* ---- Waiting in the set ------------------------------------------------ */
+/* ---- Results ----------------------------------------------------------- */
 
-/* Ends the wait of this thread, leaving the set free, or held. */
-static inline void set_state(pypoll_set *set, unsigned state)
+/* Returns the window for an answer, or null if memory is refused. The caller holds the
+ * lock. */
+static struct pypoll_ready *window_for(pypoll_set *set, int64_t answer)
 {
-    unsigned word = __atomic_load_n(&set->word, __ATOMIC_RELAXED);
+    size_t size = PYPOLL_MANY_HOLDS * sizeof(struct pypoll_ready);
+    int i = 0;
 
-    __atomic_store_n(&set->word, (word & ~(unsigned)STATE) | state, __ATOMIC_RELEASE);
+    if (answer >= PYPOLL_MANY && answer < PYPOLL_FEW)
+        return set->few_results;
+    for (; size < (size_t)(answer & PYPOLL_SIZE); size *= 4)
+        i++;
+    if (set->windows[i] == NULL)
+        set->windows[i] = malloc(size);
+    return set->windows[i];
 }
 
-/* Makes the array of a wait that begins the latest one, without too many holes. The caller's
- * wait has the set; takes the lock. */
-static void settle(pypoll_set *set)
+/* Any thread; takes the lock. */
+struct pypoll_ready *pypoll_window(pypoll_set *set, int64_t answer)
 {
-    lock(set);
-    if (set->next != NULL)
-        adopt_next(set);
-    if (has_many_holes(set->array))
-        squeeze(set);
-    unlock(set);
-}
-
-/* Takes the set for a wait of this thread: 0, or -EBUSY. From here on the array is its
- * own, and other threads change only the copy. */
-static inline int take(pypoll_set *set)
-{
-    unsigned word = __atomic_load_n(&set->word, __ATOMIC_RELAXED);
-    int tries;
-
-    do
-        if ((word & STATE) != FREE)
-            return -EBUSY;
-    while (!__atomic_compare_exchange_n(&set->word, &word, (word + ONE_WAIT) | WAITING, 0, __ATOMIC_SEQ_CST,
-                                        __ATOMIC_RELAXED));
-    /* See array_to_change(). */
-    for (tries = 0; __atomic_load_n(&set->changing, __ATOMIC_SEQ_CST); tries++)
-        pause_after(tries);
-    __atomic_store_n(&set->holder, this_thread(), __ATOMIC_RELAXED);
-    if (__atomic_load_n(&set->next, __ATOMIC_RELAXED) != NULL || has_many_holes(set->array))
-        settle(set);
-    return 0;
-}
-
-/* Squeezes the holes out of the array in use. 1 if there were any. The caller's wait has
- * the set; takes the lock. */
-static int squeeze_in_use(pypoll_set *set)
-{
-    int holes;
+    struct pypoll_ready *results;
 
     lock(set);
-    holes = set->array->count - set->array->live;
-    array_squeeze(set->array);
-    if (set->next == NULL)
-        index_all(set);
+    results = window_for(set, answer);
     unlock(set);
-    return holes > 0;
+    return results;
 }
 
-/* Copies ready entries to the window until it is full or all are found. How many were
- * copied. The caller's wait has the set. */
-static int fill_window(pypoll_set *set)
+/* Any thread; takes the lock, so results that are being written are complete. */
+int64_t pypoll_latest(pypoll_set *set)
 {
-    const struct pollfd *entries = set->array->entries;
-    int i = set->seen, count = set->array->count, filled = 0;
+    int64_t answer;
 
-    for (; i < count && filled < set->ready && filled < PYPOLL_WINDOW; i++)
-        if (entries[i].revents != 0) {
-            set->window[filled].fd = entries[i].fd;
-            set->window[filled].event = (unsigned short)entries[i].revents;
-            filled++;
-        }
-    set->seen = i;
-    set->ready -= filled;
-    return filled;
+    lock(set);
+    answer = set->latest;
+    unlock(set);
+    return answer;
 }
 
-/* The whole of a wait, of so many nanoseconds: system call, and what it found. The
- * caller's wait has the set, and its deadline and signals are there. */
-static inline int64_t wait_and_gather(pypoll_set *set, int64_t nanoseconds)
+/* Writes the ready entries of the wait's copy to a window, where other threads may be
+ * reading, and returns the wait's answer. The caller has the mark; takes the lock. */
+static int64_t publish(pypoll_set *set, const struct pollfd *entry, int ready)
 {
-    struct array *array = set->array;
-    int ready;
+    const struct pollfd *end = entry + set->copied;
+    struct pypoll_ready *result;
+    int64_t answer;
 
-    do
-        ready = poll_until(array->entries, array->count, set->deadline, nanoseconds,
-                           set->masked ? &set->signals : NULL);
-    /* More entries than RLIMIT_NOFILE: holes are ours and no reason to refuse. */
-    while (ready == -EINVAL && squeeze_in_use(set));
-
-    if (ready == -EINTR) {
-        set_state(set, HELD);
-        return ready;
-    }
-    if (ready > 1) {
-        int64_t many;
-
-        set->seen = 0;
-        set->ready = ready;
-        many = PYPOLL_MANY - fill_window(set);
-        set_state(set, HELD);
-        return many;
-    }
-    if (ready == 1) {
-        const struct pollfd *entry = array->entries;
-        const struct pollfd *last = entry + array->count - 1;
-        int64_t one;
-
-        while (entry->revents == 0 && entry < last)
-            entry++;
-        one = (int64_t)entry->fd << 16 | (unsigned short)entry->revents;
-        set_state(set, FREE);
-        return one;
-    }
-    set_state(set, FREE);
-    return ready;
+    lock(set);
+    answer = set->room == 0 ? PYPOLL_FEW : ready <= PYPOLL_MANY_HOLDS ? PYPOLL_MANY : PYPOLL_SEVERAL;
+    set->serial = (set->serial + 1) & INT32_MAX;
+    answer += (int64_t)set->serial << 29 | (int64_t)ready * (int)sizeof *result;
+    answer -= INT64_C(1) << 60;
+    result = window_for(set, answer);
+    if (result != NULL) {
+        for (; entry < end; entry++)
+            if (entry->revents != 0) {
+                __atomic_store_n(&result->fd, entry->fd, __ATOMIC_RELAXED);
+                __atomic_store_n(&result->event, (unsigned short)entry->revents, __ATOMIC_RELAXED);
+                result++;
+            }
+        set->latest = answer;
+    } else
+        answer = -ENOBUFS;
+    unlock(set);
+    return answer;
 }
 
-/* A wait from its beginning, in the set at the address. Any thread. */
-static inline int64_t begin_wait(intptr_t address, int64_t nanoseconds)
-{
-    pypoll_set *set = (pypoll_set *)address;
-    int64_t deadline = deadline_after(nanoseconds);
+/* ---- Waiting ----------------------------------------------------------- */
 
-    if (take(set) < 0)
+/* Updates the wait's copy of the set, which gets as much room as the set has. Returns 0,
+ * or -ENOBUFS if memory is refused. The caller has the mark; takes the lock. */
+static int copy_set(pypoll_set *set)
+{
+    int error = 0;
+
+    lock(set);
+    if (set->copy_room != set->room) {
+        struct pollfd *copy = malloc((size_t)set->room * sizeof *copy);
+
+        if (copy != NULL) {
+            free(set->copy);
+            set->copy = copy;
+            set->copy_room = set->room;
+        } else if (set->copy_room < set->live)
+            error = -ENOBUFS;
+    }
+    if (error == 0) {
+        copy_live(set, set->copy != NULL ? set->copy : set->few_copied);
+        set->copied = set->live;
+        __atomic_store_n(&set->changed, 0, __ATOMIC_RELAXED);
+    }
+    unlock(set);
+    return error;
+}
+
+/* A wait, from mark to mark. Any thread; others may change the set meanwhile. */
+static inline int64_t wait_in(pypoll_set *set, int64_t deadline, int64_t left, const sigset_t *signals)
+{
+    unsigned mark = __atomic_load_n(&set->mark, __ATOMIC_RELAXED);
+    int64_t answer;
+
+    if (mark == generation
+        || !__atomic_compare_exchange_n(&set->mark, &mark, generation, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
         return -EBUSY;
-    set->deadline = deadline;
-    set->masked = 0;
-    return wait_and_gather(set, nanoseconds);
+    if (__atomic_load_n(&set->changed, __ATOMIC_RELAXED) && copy_set(set) < 0)
+        answer = -ENOBUFS;
+    else {
+        struct pollfd *entry = set->copy != NULL ? set->copy : set->few_copied;
+
+        answer = poll_until(entry, set->copied, deadline, left, signals);
+        if (answer == 1) {
+            const struct pollfd *last = entry + set->copied - 1;
+
+            while (entry->revents == 0 && entry < last)
+                entry++;
+            answer = (int64_t)entry->fd << 16 | (unsigned short)entry->revents;
+        } else if (answer > 1)
+            answer = publish(set, entry, (int)answer);
+        else if (answer == -EINTR)
+            answer = PYPOLL_INTERRUPTED - deadline;
+    }
+    __atomic_store_n(&set->mark, 0, __ATOMIC_RELEASE);
+    return answer;
 }
 
-/* Any thread; others may change the set meanwhile, but not wait in it. */
-int64_t pypoll_check(intptr_t set)
+/* Any thread; others may change the set meanwhile. */
+int64_t pypoll_check(pypoll_set *set)
 {
-    return begin_wait(set, NO_WAIT);
+    return wait_in(set, NO_WAIT, 0, NULL);
 }
 
-/* Any thread; others may change the set meanwhile, but not wait in it. */
-int64_t pypoll_wait(intptr_t set)
+/* Any thread; others may change the set meanwhile. */
+int64_t pypoll_wait(pypoll_set *set)
 {
-    return begin_wait(set, NO_LIMIT);
+    return wait_in(set, NEVER, NO_LIMIT, NULL);
 }
 
-/* Any thread; others may change the set meanwhile, but not wait in it. */
-int64_t pypoll_wait_for(intptr_t set, int64_t nanoseconds)
+/* Any thread; others may change the set meanwhile. */
+int64_t pypoll_wait_for(pypoll_set *set, int64_t time)
 {
-    return begin_wait(set, nanoseconds);
+    int64_t left, deadline = deadline_of(time, &left);
+
+    return left == 0 && time < 0 ? 0 : wait_in(set, deadline, left, NULL);
 }
 
-/* Any thread; others may change the set meanwhile, but not wait in it. The mask is the
- * waiting thread's alone. */
-int64_t pypoll_wait_masked(pypoll_set *set, int64_t nanoseconds, const unsigned char *signals, int count)
+/* Any thread; others may change the set meanwhile. */
+int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *signals, int count)
 {
-    int64_t deadline = deadline_after(nanoseconds);
-    sigset_t mask;
+    int64_t left, answer, deadline = deadline_of(time, &left);
+    sigset_t mask, all, before;
     int i;
 
     if (!HAS_PPOLL)
@@ -932,74 +760,16 @@ int64_t pypoll_wait_masked(pypoll_set *set, int64_t nanoseconds, const unsigned 
     for (i = 0; i < count; i++)
         if (sigaddset(&mask, signals[i]) < 0)
             return -EINVAL;
-    if (take(set) < 0)
-        return -EBUSY;
-    set->deadline = deadline;
-    set->masked = 1;
-    set->signals = mask;
-    return wait_and_gather(set, nanoseconds);
-}
-
-/* True if this thread holds the set. */
-static int holds(pypoll_set *set)
-{
-    return (__atomic_load_n(&set->word, __ATOMIC_ACQUIRE) & STATE) == HELD
-           && __atomic_load_n(&set->holder, __ATOMIC_RELAXED) == this_thread();
-}
-
-/* The thread that got -EINTR; for others the set is busy. */
-int64_t pypoll_resume(pypoll_set *set)
-{
-    if (!holds(set))
-        return -EBUSY;
-    if (set->deadline != NO_LIMIT && pypoll_clock() >= set->deadline) {
-        set_state(set, FREE);
+    if (left == 0 && time < 0)
         return 0;
-    }
-    set_state(set, WAITING);
-    return wait_and_gather(set, time_left(set->deadline));
-}
-
-/* The thread that got PYPOLL_MANY - n; for others there is nothing. */
-int pypoll_gather(intptr_t address)
-{
-    pypoll_set *set = (pypoll_set *)address;
-    int filled;
-
-    if (!holds(set))
-        return 0;
-    filled = fill_window(set);
-    if (filled == 0)
-        set_state(set, FREE);
-    return filled;
-}
-
-/* Any thread; the pointer is good for as long as the set. */
-struct pypoll_ready *pypoll_window(pypoll_set *set)
-{
-    return set->window;
-}
-
-/* Any thread, also while another waits. */
-int pypoll_hold(pypoll_set *set)
-{
-    unsigned word = __atomic_load_n(&set->word, __ATOMIC_ACQUIRE);
-
-    /* One bit on top, so that the number is never 0. */
-    return (word & STATE) == HELD ? (int)(word >> 2 | 1u << 30) : 0;
-}
-
-/* Any thread, also while another waits. */
-uint64_t pypoll_holder(pypoll_set *set)
-{
-    return __atomic_load_n(&set->holder, __ATOMIC_RELAXED);
-}
-
-/* Any thread that knows the hold to be nobody's any more. */
-void pypoll_release(pypoll_set *set, int hold)
-{
-    unsigned word = ((unsigned)hold & ~(1u << 30)) << 2 | HELD;
-
-    (void)__atomic_compare_exchange_n(&set->word, &word, word & ~(unsigned)STATE, 0, __ATOMIC_RELEASE,
-                                      __ATOMIC_RELAXED);
+    if (left <= SLICE)
+        return wait_in(set, deadline, left, &mask);
+    /* Between two slices, no signal may arrive that the mask blocks. sigprocmask affects this
+     * thread only on every system with ppoll that we know. pthread_sigmask promises that, but
+     * would tie a wheel built with a new glibc to 2.32 and later. */
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    answer = wait_in(set, deadline, left, &mask);
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    return answer;
 }

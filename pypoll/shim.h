@@ -1,8 +1,9 @@
-/* The interface between Python and the C shim, declared once: the C compiler
- * includes this file, and build_poll.py hands the same text to cffi without the
- * lines that begin with '#', each of which must therefore stand on one line. */
+/* The interface between Python and the C shim, declared once: the C compiler includes
+ * this file, and build_poll.py hands the same text to cffi without the lines that begin
+ * with '#', so each of those must stand on one line. */
 #ifndef PYPOLL_SHIM_H
 #define PYPOLL_SHIM_H
+#include <stddef.h>
 #include <stdint.h>
 
 /* ---- What was built ---------------------------------------------------- */
@@ -18,113 +19,104 @@ struct pypoll_constant {
     int value;
 };
 
-/* Every POLL* constant of the system's headers; a null name ends the table. */
+/* Every POLL* constant of the system's headers. A null name ends the table. */
 const struct pypoll_constant *pypoll_constants(void);
+
+/* Registers the handlers that keep every set usable in a forked child. */
+void pypoll_watch_forks(void);
 
 /* ---- A set of descriptors ---------------------------------------------- */
 
-/* Any thread may call any of these functions at any time, also while another
- * thread waits in the same set; pypoll_free alone needs the last reference. Where a
- * nanosecond counts the set is given by its address: cffi converts a pointer in 230
- * instructions, of 2,000 that a whole poll() takes on CPython, and an integer in 20. */
+/* Memory filled with zeros is an empty set, which Python allocates. Any thread may call any
+ * of these functions at any time, also while another thread waits in the same set. */
 typedef struct pypoll_set pypoll_set;
+#ifndef PYPOLL_SET_IS_DEFINED
+struct pypoll_set {
+    int64_t storage[44];
+};
+#endif
 
-/* Has every fork() see to the sets, so that the child's work. For the import. */
-void pypoll_watch_forks(void);
+/* A set of more than a few descriptors needs memory from malloc, and somebody to free it:
+ * an owner. pypoll_own adds one, pypoll_disown removes one, and the last one frees the
+ * memory; they are the alloc and free of a cffi allocator, whose arguments they ignore.
+ * Once the caller has kept an owner for as long as the set lives, pypoll_enlarge moves the
+ * set to such memory. It returns 0 or -ENOMEM. */
+pypoll_set *pypoll_own(pypoll_set *set, size_t ignored);
+void pypoll_disown(pypoll_set *set, pypoll_set *ignored);
+int pypoll_enlarge(pypoll_set *set);
 
-/* A new empty set, or null when memory is refused. */
-pypoll_set *pypoll_new(void);
+/* Registers fd at the end, or gives a registered fd a new event mask. Returns 0, -EINVAL
+ * if fd or mask is out of range, -ENOSPC if the set must be enlarged first, or -ENOMEM. The
+ * set is unchanged after an error. */
+int pypoll_register(pypoll_set *set, int fd, int mask);
 
-/* Frees the set. */
-void pypoll_free(pypoll_set *set);
+/* Gives a registered fd a new event mask. Returns 0, -EINVAL or -ENOENT. */
+int pypoll_modify(pypoll_set *set, int fd, int mask);
 
-/* Each of the three changes answers -EINVAL if fd or mask is out of range.
- *
- * Registers fd at the end, or gives a registered fd a new event mask in its
- * place. 0, or -ENOMEM with the set as it was. */
-int pypoll_register(intptr_t set, int fd, int mask);
+/* Removes fd. Returns 0, -EINVAL or -ENOENT. */
+int pypoll_unregister(pypoll_set *set, int fd);
 
-/* Gives a registered fd a new event mask. 0, or with the set as it was -ENOENT
- * or -ENOMEM. */
-int pypoll_modify(intptr_t set, int fd, int mask);
-
-/* Takes fd out. 0, or with the set as it was -ENOENT or -ENOMEM. */
-int pypoll_unregister(intptr_t set, int fd);
-
-/* The event mask of fd, or -ENOENT. */
+/* Returns the event mask of fd, or -ENOENT. */
 int pypoll_mask(pypoll_set *set, int fd);
 
-/* How many descriptors are registered. */
-int pypoll_len(pypoll_set *set);
-
-/* Copies the registered descriptors, in order, into fds if there is room for
- * them all, and returns how many there are. */
+/* Returns how many descriptors are registered, and copies them, in order, into fds if
+ * there is room for all of them. */
 int pypoll_list(pypoll_set *set, int *fds, int room);
 
 /* ---- Waiting in a set -------------------------------------------------- */
+
+/* Each of the waiting functions returns one of
+ *    0                               time ran out
+ *    fd << 16 | event                this descriptor alone is ready
+ *    -EBUSY                          another thread is waiting in the set
+ *    -ENOBUFS                        no memory for the wait's copy or its results
+ *    another -errno                  the system call failed
+ *    PYPOLL_INTERRUPTED - deadline   a signal arrived: the caller runs the handlers
+ *    below PYPOLL_SEVERAL            several are ready: see pypoll_latest
+ * One int64_t holds all of it, so the common waits touch no other memory.
+ *
+ * A time is a number of nanoseconds to wait at least, -1 or -2 for no limit, or what a
+ * wait returned that was interrupted, to go on with it until its deadline. */
+enum { PYPOLL_INTERRUPTED = -65536 };
+static const int64_t PYPOLL_SEVERAL = -1152921504606846976;
+
+/* Waits not at all, without limit, or for a time. Fewer arguments cost less: the second
+ * one adds 45 ns to a call on CPython. */
+int64_t pypoll_check(pypoll_set *set);
+int64_t pypoll_wait(pypoll_set *set);
+int64_t pypoll_wait_for(pypoll_set *set, int64_t time);
+
+/* Waits for a time with the thread's signal mask replaced by these signals. Returns
+ * -ENOSYS without ppoll(2), -EINVAL for a signal that the system does not have. */
+int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *signals, int count);
 
 struct pypoll_ready {
     int fd;
     int event;
 };
 
-/* What the waiting functions answer:
- *    0                      time ran out; the set is free
- *    fd << 16 | event       this descriptor alone is ready; the set is free
- *    -EBUSY                 somebody else waits in the set
- *    -EINTR                 a signal arrived; this thread still holds the set
- *                           and owes it a pypoll_resume
- *    another -errno         the system call failed; the set is free
- *    PYPOLL_MANY - n        n entries of the window are filled; this thread
- *                           still holds the set and owes it a pypoll_gather
- * The one-descriptor answer, the commonest, spares the window and the second
- * call: 60 of 540 ns on CPython 3.11. */
-enum { PYPOLL_MANY = -65536, PYPOLL_WINDOW = 256 };
+/* What the wait that last found several descriptors ready returned. PYPOLL_SIZE masks the
+ * size of its results in bytes; a serial number is in the bits above. A caller reads the
+ * results first and asks afterwards: if this is no longer the answer that it read by,
+ * another wait has put newer results there, and it reads those. */
+enum { PYPOLL_SIZE = (1 << 29) - 1 };
+int64_t pypoll_latest(pypoll_set *set);
 
-/* Where the ready descriptors are put, PYPOLL_WINDOW at a time. It lives as long
- * as the set, never moves, and is written only for the thread that holds the set. */
-struct pypoll_ready *pypoll_window(pypoll_set *set);
+/* The window, the memory in which a wait with this answer left its results. It never moves,
+ * and is freed with the set. All answers below PYPOLL_MANY have the same one, all those
+ * from there to below PYPOLL_FEW another. */
+static const int64_t PYPOLL_FEW = -2305843009213693952;
+static const int64_t PYPOLL_MANY = -3458764513820540928;
+struct pypoll_ready *pypoll_window(pypoll_set *set, int64_t answer);
 
-/* Wait: not at all; without limit; for no less than so many nanoseconds. cffi
- * compiles a call with one argument to its cheapest form (45 ns less than one with
- * two on CPython), so the two common waits take no more than that. */
-int64_t pypoll_check(intptr_t set);
-int64_t pypoll_wait(intptr_t set);
-int64_t pypoll_wait_for(intptr_t set, int64_t nanoseconds);
-
-/* Waits with the thread's signal mask replaced, during the system call alone, by
- * these signals; negative nanoseconds are no limit. -ENOSYS without ppoll(2),
- * -EINVAL for a signal that the system does not have. */
-int64_t pypoll_wait_masked(pypoll_set *set, int64_t nanoseconds, const unsigned char *signals, int count);
-
-/* Goes on with a wait that answered -EINTR, for what is left of its time. */
-int64_t pypoll_resume(pypoll_set *set);
-
-/* Fills the window with the next ready entries and returns how many; 0 when
- * there are no more, and then the set is free. */
-int pypoll_gather(intptr_t set);
-
-/* The hold on the set, a positive number of its own, while a thread owes it a
- * pypoll_resume or a pypoll_gather; otherwise 0. */
-int pypoll_hold(pypoll_set *set);
-
-/* The thread of the latest hold, as threading.get_ident() numbers it. */
-uint64_t pypoll_holder(pypoll_set *set);
-
-/* Ends this hold, if it has not ended by itself. */
-void pypoll_release(pypoll_set *set, int hold);
+/* How many results these two windows hold. */
+enum { PYPOLL_FEW_HOLDS = 8, PYPOLL_MANY_HOLDS = 256 };
 
 /* ---- Waiting for one descriptor ---------------------------------------- */
 
-/* The monotonic clock of the deadlines, in nanoseconds. */
-int64_t pypoll_clock(void);
-
-/* Waits for one descriptor until the clock reads deadline; 0 does not wait, a
- * negative deadline is no limit. Its events, 0 when time ran out, or -errno;
- * after -EINTR the same call goes on. */
-int pypoll_one(int fd, int mask, int64_t deadline);
-
-/* The same for fd << 16 | mask, without a wait. */
-int pypoll_check_one(int64_t fd_and_mask);
+/* Waits for the descriptor in fd << 16 | mask: not at all, or for a time. Returns its
+ * events, 0 when time ran out, -errno, or PYPOLL_INTERRUPTED - deadline. */
+int64_t pypoll_check_one(int64_t fd_and_mask);
+int64_t pypoll_wait_one(int64_t fd_and_mask, int64_t time);
 
 #endif

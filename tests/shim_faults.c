@@ -1,6 +1,6 @@
 /* Tests of the shim for what no Python program can bring about at will: memory refused at each
- * allocation in turn, odd answers of the kernel, another thread at each single instruction, a
- * fork in each state, and sizes beyond all memory.
+ * allocation in turn, odd answers of the kernel, another thread at each single instruction, and
+ * a fork while another thread is in the system call.
  *
  *     cc -pthread -I pypoll tests/shim_faults.c -o shim_faults && ./shim_faults
  *
@@ -11,6 +11,7 @@
 #endif
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -30,137 +31,118 @@
         }                                                                          \
     } while (0)
 
+static void take(sem_t *semaphore)
+{
+    while (sem_wait(semaphore) < 0)
+        CHECK(errno == EINTR);
+}
+
 /* ---- What the shim calls ----------------------------------------------- */
 
 static int refuse_at; /* which allocation from now on is refused; 0: none */
 
-static int refused(void)
-{
-    return refuse_at > 0 && --refuse_at == 0;
-}
-
 static void *refusable_malloc(size_t size)
 {
-    return refused() ? NULL : malloc(size);
+    return refuse_at > 0 && --refuse_at == 0 ? NULL : malloc(size);
 }
 
-static void *refusable_calloc(size_t count, size_t size)
-{
-    return refused() ? NULL : calloc(count, size);
-}
-
-static void *refusable_realloc(void *memory, size_t size)
-{
-    return refused() ? NULL : realloc(memory, size);
-}
-
+/* What the next system calls return: an error, 0 for nothing ready, or 1 without saying which. */
 enum { ASK_KERNEL = -1, ONE_READY = -2 };
+static int answers[8] = {ASK_KERNEL};
+static const int *next_answer = answers;
 
-/* What the next system calls answer: an errno, 0 for nothing ready, or one without saying which. */
-static const int from_kernel[] = {ASK_KERNEL};
-static const int interrupted[] = {EINTR, ASK_KERNEL};
-static const int *answers = from_kernel;
+#define LIST(...) ((const int[]){__VA_ARGS__})
+#define KERNEL_ANSWERS(...)                                                                      \
+    (next_answer = memcpy(answers, LIST(__VA_ARGS__, ASK_KERNEL), sizeof LIST(__VA_ARGS__, ASK_KERNEL)))
 
 static int answered(void)
 {
-    int answer = *answers++;
+    int answer = *next_answer++;
 
-    if (answer == ONE_READY)
-        return 1;
     errno = answer;
-    return answer == 0 ? 0 : -1;
+    return answer == ONE_READY ? 1 : answer == 0 ? 0 : -1;
 }
 
-/* The thread that stops at each instruction, and the other one, which then runs until it
- * is done, or sleeps because the first one has the lock: then that goes on too. */
-static sem_t go, pause_over, done;
+/* Another thread. While the first one is stopped at an instruction, it runs until it is done, is
+ * blocked by a lock, or is in the system call, where it may stay until it is woken. */
 static pthread_t other;
-static volatile int other_runs;
-
-static void announce_sleep(void)
-{
-    if (other_runs && pthread_equal(pthread_self(), other)) {
-        other_runs = 0;
-        sem_post(&pause_over);
-    }
-}
-
-/* While the other one is in the system call, the first one comes to the end of its turn: the array
- * that the kernel has must not be written, or freed. */
-static sem_t turn_over;
-static volatile int sleeps_in_poll;
-
-static void sleep_in_poll(const struct pollfd *entries, nfds_t count)
-{
-    struct pollfd *before;
-    nfds_t i;
-
-    if (!sleeps_in_poll || !pthread_equal(pthread_self(), other))
-        return;
-    sleeps_in_poll = 0;
-    before = malloc(count * sizeof *before);
-    CHECK(before != NULL);
-    memcpy(before, entries, count * sizeof *before);
-    announce_sleep();
-    while (sem_wait(&turn_over) < 0)
-        ;
-    for (i = 0; i < count; i++)
-        CHECK(before[i].fd == entries[i].fd && before[i].events == entries[i].events);
-    free(before);
-}
+static volatile int takes_turns, other_blocked, stays_in_poll;
+static sem_t other_stopped, wake;
+static const void *volatile in_kernel;
 
 static int answered_poll(struct pollfd *entries, nfds_t count, int timeout)
 {
-    sleep_in_poll(entries, count);
-    return *answers == ASK_KERNEL ? poll(entries, count, timeout) : answered();
+    if (stays_in_poll && pthread_equal(pthread_self(), other)) {
+        in_kernel = entries;
+        sem_post(&other_stopped);
+        take(&wake);
+        in_kernel = NULL;
+    }
+    return *next_answer == ASK_KERNEL ? poll(entries, count, timeout) : answered();
 }
 
 #if !defined(__APPLE__) && !defined(PYPOLL_POLL_ONLY)
 static int answered_ppoll(struct pollfd *entries, nfds_t count, const struct timespec *time, const sigset_t *signals)
 {
-    return *answers == ASK_KERNEL ? ppoll(entries, count, time, signals) : answered();
+    return *next_answer == ASK_KERNEL ? ppoll(entries, count, time, signals) : answered();
 }
 #endif
 
-static int announced_sleep(const struct timespec *time, struct timespec *left)
+static void checked_free(void *memory)
 {
-    announce_sleep();
-    return nanosleep(time, left);
+    CHECK(memory == NULL || memory != in_kernel);
+    free(memory);
 }
 
 static int announced_lock(pthread_mutex_t *mutex)
 {
     if (pthread_mutex_trylock(mutex) == 0)
         return 0;
-    announce_sleep();
+    if (takes_turns && pthread_equal(pthread_self(), other)) {
+        other_blocked = 1;
+        sem_post(&other_stopped);
+    }
     return pthread_mutex_lock(mutex);
 }
 
+static int announced_unlock(pthread_mutex_t *mutex)
+{
+    int error = pthread_mutex_unlock(mutex);
+
+    if (other_blocked && !pthread_equal(pthread_self(), other)) {
+        take(&other_stopped); /* it goes on at once */
+        other_blocked = 0;
+    }
+    return error;
+}
+
 #define malloc refusable_malloc
-#define calloc refusable_calloc
-#define realloc refusable_realloc
+#define free checked_free
 #define poll answered_poll
 #define ppoll answered_ppoll
-#define nanosleep announced_sleep
 #define pthread_mutex_lock announced_lock
+#define pthread_mutex_unlock announced_unlock
 #define PYPOLL_VERSION "0"
 #include "shim.c"
-#undef malloc
-#undef calloc
-#undef realloc
-#undef poll
-#undef ppoll
-#undef nanosleep
-#undef pthread_mutex_lock
 
 /* ---- Sets -------------------------------------------------------------- */
 
-/* Descriptors from here on are not open, and so ready with POLLNVAL. */
-enum { CLOSED = 1000000, MOST = 200 };
+/* The descriptors from CLOSED on are not open, and so ready with POLLNVAL. */
+enum { CLOSED = 1000000, MOST = 320, ADDED = CLOSED + MOST, ROOM = MOST + 100 };
+
+/* How a set comes about: with so many descriptors it was polled, then it had the most, now it has
+ * `count`. A set that has outgrown its own storage has room for 16, then for twice as many. */
+struct history {
+    int polled, most, count;
+};
+
+static const struct history small = {8, 8, 8};
+static const struct history full = {16, 16, 16};   /* entries move if one is added, */
+static const struct history sparse = {33, 33, 16}; /* or if one is removed */
+static const struct history moved = {9, 17, 9};    /* since the last wait */
 
 struct content {
-    int count;
-    int fds[MOST], masks[MOST];
+    int count, fds[ROOM], masks[ROOM];
 };
 
 static struct content content_of(pypoll_set *set)
@@ -169,12 +151,9 @@ static struct content content_of(pypoll_set *set)
     int i;
 
     memset(&content, 0, sizeof content);
-    content.count = pypoll_list(set, content.fds, MOST);
-    CHECK(content.count == pypoll_len(set) && content.count == pypoll_list(set, NULL, content.count - 1));
-    for (i = 0; i < content.count; i++) {
+    content.count = pypoll_list(set, content.fds, ROOM);
+    for (i = 0; i < content.count; i++)
         content.masks[i] = pypoll_mask(set, content.fds[i]);
-        CHECK(content.masks[i] >= 0);
-    }
     return content;
 }
 
@@ -183,221 +162,444 @@ static int same(struct content one, struct content another)
     return memcmp(&one, &another, sizeof one) == 0;
 }
 
-static pypoll_set *filled(int count)
+/* Registers as Python does. Returns 0 or -ENOMEM. */
+static int add_fd(pypoll_set *set, int fd)
 {
-    pypoll_set *set = pypoll_new();
-    int i;
+    int error = pypoll_register(set, fd, POLLIN);
 
-    CHECK(set != NULL);
-    for (i = 0; i < count; i++)
-        CHECK(pypoll_register((intptr_t)set, CLOSED + i, POLLIN) == 0);
-    return set;
-}
-
-/* Does not wait, takes all results, and returns how many there were, or -errno. */
-static int64_t ready_in(pypoll_set *set)
-{
-    int64_t answer = pypoll_check((intptr_t)set);
-    int count = 0, filled;
-
-    if (answer >= PYPOLL_MANY)
-        return answer > 0 ? 1 : answer;
-    count = (int)(PYPOLL_MANY - answer);
-    while ((filled = pypoll_gather((intptr_t)set)) > 0)
-        count += filled;
-    return count;
-}
-
-static void hold(pypoll_set *set)
-{
-    answers = interrupted;
-    CHECK(pypoll_wait((intptr_t)set) == -EINTR);
-    CHECK(pypoll_hold(set) != 0 && pypoll_check((intptr_t)set) == -EBUSY);
-    CHECK(pypoll_wait_masked(set, 0, NULL, 0) == (HAS_PPOLL ? -EBUSY : -ENOSYS));
-}
-
-/* ---- Memory refused ---------------------------------------------------- */
-
-static int register_one(pypoll_set *set)
-{
-    return pypoll_register((intptr_t)set, CLOSED + MOST, POLLOUT);
-}
-
-static int modify_one(pypoll_set *set)
-{
-    return pypoll_modify((intptr_t)set, CLOSED, POLLOUT);
-}
-
-static int unregister_one(pypoll_set *set)
-{
-    return pypoll_unregister((intptr_t)set, CLOSED);
-}
-
-static int unregister_all(pypoll_set *set)
-{
-    struct content content = content_of(set);
-    int i, error = 0;
-
-    for (i = 0; i < content.count && error == 0; i++)
-        error = pypoll_unregister((intptr_t)set, content.fds[i]);
+    if (error == -ENOSPC && (error = pypoll_enlarge(set)) == 0)
+        error = pypoll_register(set, fd, POLLIN);
     return error;
 }
 
-/* Refuses one allocation of the change after the other, in a set of so many descriptors of
- * which some, but not the first, were taken out. A change that fails changes nothing, and
- * later succeeds. */
-static void refuse_each(int (*change)(pypoll_set *), int count, int holes, int held)
+/* Reads what a wait found as Python does. Returns the number of descriptors, or -errno. */
+static int read_results(pypoll_set *set, int64_t answer, int *fds)
 {
-    struct content changed;
-    int which, was_refused;
+    int64_t read;
+    int i, count;
 
-    for (which = 0, was_refused = 1; was_refused; which++) {
-        pypoll_set *set = filled(count);
-        struct content before;
-        int i, error;
+    if (answer > 0) {
+        CHECK((answer & USHRT_MAX) == POLLNVAL);
+        fds[0] = (int)(answer >> 16);
+        return 1;
+    }
+    if (answer >= PYPOLL_SEVERAL)
+        return (int)answer;
+    do {
+        struct pypoll_ready *window = pypoll_window(set, answer);
 
-        for (i = 1; i <= holes; i++)
-            CHECK(pypoll_unregister((intptr_t)set, CLOSED + i) == 0);
-        before = content_of(set);
-        if (held)
-            hold(set);
+        read = answer;
+        count = (int)(read & PYPOLL_SIZE) / (int)sizeof *window;
+        CHECK(count <= ROOM);
+        for (i = 0; i < count; i++) {
+            fds[i] = __atomic_load_n(&window[i].fd, __ATOMIC_RELAXED);
+            CHECK(__atomic_load_n(&window[i].event, __ATOMIC_RELAXED) == POLLNVAL);
+        }
+    } while ((answer = pypoll_latest(set)) != read);
+    return i;
+}
+
+/* A wait finds all that is registered, in order. */
+static void check_ready(pypoll_set *set)
+{
+    struct content content = content_of(set);
+    int fds[ROOM];
+
+    CHECK(read_results(set, pypoll_check(set), fds) == content.count);
+    CHECK(memcmp(fds, content.fds, (size_t)content.count * sizeof *fds) == 0);
+}
+
+static pypoll_set *new_set(struct history history)
+{
+    pypoll_set *set = calloc(1, sizeof *set);
+    int i;
+
+    CHECK(set != NULL && pypoll_own(set, 0) == set);
+    for (i = 0; i < history.most; i++) {
+        CHECK(add_fd(set, CLOSED + i) == 0);
+        if (i + 1 == history.polled)
+            check_ready(set);
+    }
+    while (i > history.count)
+        CHECK(pypoll_unregister(set, CLOSED + --i) == 0);
+    return set;
+}
+
+static void end_set(pypoll_set *set)
+{
+    pypoll_disown(set, NULL);
+    free(set);
+}
+
+/* ---- One thread -------------------------------------------------------- */
+
+static void test_a_change_counts_from_the_next_wait_on(struct history history)
+{
+    pypoll_set *set = new_set(history);
+    int i, ends[2];
+
+    CHECK(pipe(ends) == 0);
+    for (i = 0; i < history.count; i++) {
+        CHECK(pypoll_unregister(set, CLOSED + i) == 0);
+        check_ready(set);
+    }
+    CHECK(add_fd(set, ends[0]) == 0 && add_fd(set, ends[1]) == 0 && pypoll_check(set) == 0);
+    CHECK(pypoll_modify(set, ends[1], POLLOUT) == 0);
+    CHECK(pypoll_check(set) == ((int64_t)ends[1] << 16 | POLLOUT));
+    CHECK(pypoll_register(set, ends[1], POLLIN) == 0 && pypoll_check(set) == 0);
+    KERNEL_ANSWERS(ONE_READY); /* which it does not name */
+    CHECK(pypoll_check(set) == (int64_t)ends[1] << 16);
+    close(ends[0]);
+    close(ends[1]);
+    end_set(set);
+}
+
+static void test_what_is_out_of_range_or_absent_is_refused(void)
+{
+    const int outside[][2] = {{-1, 0}, {0, -1}, {0, USHRT_MAX + 1}, {INT_MIN, INT_MIN}};
+    const unsigned char signals[] = {SIGINT, 0};
+    pypoll_set *set = new_set(full);
+    struct content before = content_of(set);
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        CHECK(pypoll_register(set, outside[i][0], outside[i][1]) == -EINVAL);
+        CHECK(pypoll_modify(set, outside[i][0], outside[i][1]) == -EINVAL);
+    }
+    CHECK(pypoll_unregister(set, -1) == -EINVAL && pypoll_unregister(set, 0) == -ENOENT);
+    CHECK(pypoll_modify(set, 0, 0) == -ENOENT && pypoll_mask(set, 0) == -ENOENT);
+    CHECK(pypoll_wait_masked(set, 0, signals, 2) == (HAS_PPOLL ? -EINVAL : -ENOSYS));
+    CHECK(same(content_of(set), before) && pypoll_list(set, NULL, -1) == before.count);
+    end_set(set);
+}
+
+static void test_an_answer_says_where_its_results_are(int count, int64_t least, int64_t below)
+{
+    pypoll_set *set = new_set((struct history){count, count, count});
+    int64_t earlier = pypoll_latest(set), later = pypoll_check(set);
+
+    CHECK(later >= least && later < below && later != earlier);
+    CHECK(pypoll_window(set, later) == pypoll_window(set, earlier));
+    end_set(set);
+}
+
+static int registers(pypoll_set *set)
+{
+    return add_fd(set, ADDED);
+}
+
+static int unregisters(pypoll_set *set)
+{
+    return pypoll_unregister(set, CLOSED + 1);
+}
+
+static int waits(pypoll_set *set)
+{
+    int64_t answer = pypoll_check(set);
+
+    return answer == -ENOBUFS ? -ENOBUFS : 0;
+}
+
+/* Refuses each of so many allocations in turn. If that is an error, the set is unchanged, and the
+ * next try succeeds; otherwise nothing tells. */
+static void test_memory_refused(int (*does)(pypoll_set *), struct history history, int allocations, int error)
+{
+    struct content done;
+    int which;
+
+    for (which = 0; which <= allocations + 1; which++) {
+        pypoll_set *set = new_set(history);
+        struct content before = content_of(set);
+        int refused = which >= 1 && which <= allocations;
+
         refuse_at = which;
-        error = change(set);
-        was_refused = which == 0 || refuse_at == 0;
+        CHECK(does(set) == (refused ? error : 0));
+        CHECK(refuse_at == (which > allocations));
         refuse_at = 0;
-        if (error != 0) {
-            CHECK(error == -ENOMEM && which > 0 && was_refused);
+        if (refused && error != 0) {
             CHECK(same(content_of(set), before));
-            CHECK(change(set) == 0);
+            CHECK(does(set) == 0);
         }
         if (which == 0)
-            changed = content_of(set);
-        CHECK(same(content_of(set), changed));
-        if (held)
-            pypoll_release(set, pypoll_hold(set));
-        CHECK(ready_in(set) == changed.count);
-        pypoll_free(set);
+            done = content_of(set);
+        CHECK(same(content_of(set), done));
+        check_ready(set);
+        end_set(set);
     }
 }
 
-static void test_refused_memory_changes_nothing(void)
+static void test_what_an_int_cannot_count_is_refused(void)
 {
-    int which, count, holes, held;
-    pypoll_set *set = NULL;
+    pypoll_set *set = new_set(small);
 
-    for (which = 1; set == NULL; which++) {
-        refuse_at = which;
-        set = pypoll_new();
-        CHECK((set == NULL) == (refuse_at == 0));
-        refuse_at = 0;
-    }
-    CHECK(which > 3 && ready_in(set) == 0);
-    pypoll_free(set);
-    for (count = 1; count < 40; count++)
-        for (holes = 0; holes < count; holes += 1 + count / 3)
-            for (held = 0; held <= 1; held++) {
-                refuse_each(register_one, count, holes, held);
-                refuse_each(modify_one, count, holes, held);
-                refuse_each(unregister_one, count, holes, held);
-            }
-    refuse_each(unregister_all, MOST, 0, 0);
-}
-
-/* No memory is as large as what is refused here, so the array only says that it were. */
-static void test_what_the_numbers_cannot_count_is_refused(void)
-{
-    pypoll_set *set = filled(1);
-    struct content before = content_of(set);
-
-    set->array->count = set->array->live = set->array->capacity = INT_MAX;
-    CHECK(register_one(set) == -ENOMEM);
-    set->array->count = set->array->live = 1;
-    set->array->capacity = LEAST_CAPACITY;
-    CHECK(index_resize(set, 31) == -ENOMEM);
-    CHECK(array_resized(NULL, -1) == NULL);
-    CHECK(same(content_of(set), before));
-    pypoll_free(set);
+    set->live = INT_MAX / 8; /* it only claims to: there is no memory for so many */
+    refuse_at = 1;
+    CHECK(pypoll_enlarge(set) == -ENOMEM && refuse_at == 1); /* nor was it asked for */
+    refuse_at = 0;
+    end_set(set);
 }
 
 /* ---- Answers of the kernel --------------------------------------------- */
 
-static void test_odd_answers_of_the_kernel(void)
+enum way { CHECKS, CHECKS_ONE, WAITS, WAITS_FOR, WAITS_ONE, WAITS_MASKED };
+
+static int64_t wait_in_way(enum way way, pypoll_set *set, int64_t time)
 {
-    const int again[] = {EAGAIN, ASK_KERNEL}, again_and_again[] = {EAGAIN, EAGAIN, ASK_KERNEL};
-    const int no_memory[] = {ENOMEM, ASK_KERNEL}, early[] = {0, 0, ENOMEM, ASK_KERNEL};
-    const int too_many[] = {EINVAL, ASK_KERNEL}, still_too_many[] = {EINVAL, EINVAL, ASK_KERNEL};
-    const int one_ready[] = {ONE_READY, ASK_KERNEL};
-    const unsigned char no_signal[] = {SIGINT, 0};
-    pypoll_set *set = filled(2);
+    const int64_t one = (int64_t)CLOSED << 16 | POLLIN;
 
-    answers = again;
-    CHECK(ready_in(set) == 2);
-    answers = again_and_again;
-    CHECK(pypoll_check((intptr_t)set) == -EINTR);
-    CHECK(pypoll_resume(set) == 0); /* its time was over */
-    answers = again_and_again;
-    CHECK(pypoll_wait((intptr_t)set) == -EINTR);
-    CHECK(pypoll_resume(set) == PYPOLL_MANY - 2);
-    CHECK(pypoll_gather((intptr_t)set) == 0);
-    answers = no_memory;
-    CHECK(pypoll_wait((intptr_t)set) == -ENOMEM);
+    switch (way) {
+    case CHECKS: return pypoll_check(set);
+    case CHECKS_ONE: return pypoll_check_one(one);
+    case WAITS: return pypoll_wait(set);
+    case WAITS_FOR: return pypoll_wait_for(set, time);
+    case WAITS_ONE: return pypoll_wait_one(one, time);
+    default: return pypoll_wait_masked(set, time, NULL, 0);
+    }
+}
 
-    /* More entries than the limit of descriptors: once without the hole there are not. */
-    answers = too_many;
-    CHECK(pypoll_wait((intptr_t)set) == -EINVAL);
-    CHECK(pypoll_unregister((intptr_t)set, CLOSED) == 0);
-    answers = too_many;
-    CHECK(ready_in(set) == 1);
-    CHECK(register_one(set) == 0 && pypoll_unregister((intptr_t)set, CLOSED + 1) == 0);
-    answers = still_too_many;
-    CHECK(pypoll_wait((intptr_t)set) == -EINVAL);
-    /* The changed copy of the array has its own holes, and the index is of that one. */
-    CHECK(pypoll_register((intptr_t)set, CLOSED, POLLIN) == 0 && pypoll_unregister((intptr_t)set, CLOSED + MOST) == 0);
-    answers = interrupted;
-    CHECK(pypoll_wait((intptr_t)set) == -EINTR);
-    CHECK(register_one(set) == 0);
-    answers = too_many;
-    CHECK(pypoll_resume(set) == ((int64_t)CLOSED << 16 | POLLNVAL));
-    CHECK(ready_in(set) == 2 && pypoll_mask(set, CLOSED + MOST) == POLLOUT);
-    CHECK(pypoll_unregister((intptr_t)set, CLOSED + MOST) == 0 && unregister_one(set) == 0);
+static int64_t clock_now(void)
+{
+    struct timespec time;
 
-    CHECK(register_one(set) == 0);
-    answers = one_ready;
-    CHECK(pypoll_check((intptr_t)set) == (int64_t)(CLOSED + MOST) << 16);
-    CHECK(pypoll_unregister((intptr_t)set, CLOSED + MOST) == 0);
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
 
-    /* Nothing was ready, and the time is not over: the wait goes on. */
-    answers = early;
-    CHECK(pypoll_wait_for((intptr_t)set, 3600 * NANOSECONDS_PER_SECOND) == -ENOMEM);
-    CHECK(*answers == ASK_KERNEL);
-    CHECK(pypoll_one(CLOSED, 0, 1) == POLLNVAL);
-    CHECK(pypoll_one(HOLE, 0, 1) == 0);
-    CHECK(pypoll_wait_masked(set, 0, no_signal, sizeof no_signal) == (HAS_PPOLL ? -EINVAL : -ENOSYS));
-    pypoll_free(set);
-    answers = from_kernel;
+/* Each way of waiting has another one to go on with. */
+static void test_odd_answers_of_the_kernel(enum way way, enum way go_on)
+{
+    const int64_t hour = INT64_C(3600000000000), begun = clock_now();
+    const int64_t closed_is_ready = (int64_t)CLOSED << 16 | POLLNVAL;
+    pypoll_set *set = new_set((struct history){0, 1, 1});
+    const int64_t ready = go_on == WAITS_ONE ? POLLNVAL : closed_is_ready;
+    int64_t answer;
+
+    KERNEL_ANSWERS(ENOMEM);
+    CHECK(wait_in_way(way, set, hour) == -ENOMEM);
+    KERNEL_ANSWERS(EAGAIN, EINVAL);
+    CHECK(wait_in_way(way, set, hour) == -EINVAL);
+    KERNEL_ANSWERS(EAGAIN); /* looks again also when the time is over by then */
+    CHECK(wait_in_way(way, set, 1) == ready);
+    KERNEL_ANSWERS(EAGAIN, EAGAIN);
+    answer = wait_in_way(way, set, hour);
+    CHECK(*next_answer == ASK_KERNEL && answer <= PYPOLL_INTERRUPTED && answer >= PYPOLL_SEVERAL);
+    KERNEL_ANSWERS(EINTR);
+    answer = wait_in_way(way, set, hour);
+    CHECK(answer <= PYPOLL_INTERRUPTED && answer >= PYPOLL_SEVERAL);
+    if (way >= WAITS_FOR) /* it has the deadline in it */
+        CHECK(PYPOLL_INTERRUPTED - answer >= begun + hour && PYPOLL_INTERRUPTED - answer <= clock_now() + hour);
+    if (way >= WAITS) { /* time is left: it goes on after a signal, and when nothing was ready */
+        KERNEL_ANSWERS(0, 0, EINTR, 0, EINVAL);
+        CHECK(wait_in_way(way, set, hour) <= PYPOLL_INTERRUPTED);
+        CHECK(wait_in_way(go_on, set, answer) == -EINVAL);
+        CHECK(wait_in_way(go_on, set, answer) == ready);
+    }
+    if (way != WAITS) { /* no time is left: it does not look again */
+        KERNEL_ANSWERS(EINTR, 0, EINVAL);
+        answer = wait_in_way(way, set, 1);
+        CHECK(wait_in_way(go_on, set, answer) == 0 && *next_answer == 0);
+        CHECK(wait_in_way(way, set, 1) == 0 && *next_answer == EINVAL);
+    }
+    KERNEL_ANSWERS(ASK_KERNEL);
+    check_ready(set);
+    end_set(set);
+}
+
+/* ---- Two threads ------------------------------------------------------- */
+
+static int least_ready; /* descriptors that are always in the set */
+
+/* No results are mixed or short. */
+static void check_whole(pypoll_set *set, int64_t answer)
+{
+    char seen[ROOM] = {0};
+    int fds[ROOM], i, count = read_results(set, answer, fds);
+
+    CHECK(count >= least_ready || count == -EBUSY);
+    for (i = 0; i < count; i++)
+        CHECK(fds[i] >= CLOSED && fds[i] < CLOSED + ROOM && seen[fds[i] - CLOSED]++ == 0);
+}
+
+static int polls(pypoll_set *set)
+{
+    check_whole(set, pypoll_check(set));
+    return 0;
+}
+
+static int owns_and_disowns(pypoll_set *set)
+{
+    pypoll_disown(pypoll_own(set, 0), NULL);
+    return 0;
+}
+
+static int polls_and_stays(pypoll_set *set)
+{
+    stays_in_poll = 1;
+    polls(set);
+    stays_in_poll = 0;
+    return 0;
+}
+
+/* The child has a whole set in which nobody waits. It ends by _exit() if its parent may be in the
+ * middle of anything; exit() also writes down what was reached. */
+static void fork_and_check(pypoll_set *set, void (*end)(int))
+{
+    int status;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        in_kernel = NULL;
+        check_ready(set);
+        CHECK(registers(set) == 0 && pypoll_mask(set, ADDED) == POLLIN);
+        check_ready(set);
+        end(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static int forks(pypoll_set *set)
+{
+    fork_and_check(set, _exit);
+    return 0;
+}
+
+static void *poll_until_woken(void *set)
+{
+    other = pthread_self();
+    polls_and_stays(set);
+    return NULL;
+}
+
+static void test_while_another_thread_is_in_the_system_call(struct history history)
+{
+    pypoll_set *set = new_set(history);
+    struct pollfd before[ROOM];
+    size_t size = (size_t)history.count * sizeof *before;
+    pthread_t thread;
+    int i;
+
+    least_ready = history.count;
+    CHECK(pthread_create(&thread, NULL, poll_until_woken, set) == 0);
+    take(&other_stopped);
+    memcpy(before, (const void *)in_kernel, size);
+    fork_and_check(set, exit);
+    for (i = 1; i < 80; i++)
+        CHECK(add_fd(set, CLOSED + i) == 0 && pypoll_check(set) == -EBUSY);
+    CHECK(pypoll_enlarge(set) == 0);
+    owns_and_disowns(set);
+    for (i = 0; i < 80; i++)
+        CHECK(pypoll_unregister(set, CLOSED + i) == 0 && pypoll_check(set) == -EBUSY);
+    CHECK(memcmp(before, (const void *)in_kernel, size) == 0);
+    sem_post(&wake);
+    CHECK(pthread_join(thread, NULL) == 0);
+    check_ready(set);
+    end_set(set);
+}
+
+/* ---- Several threads at once ------------------------------------------- */
+
+static int threads_end;
+static pypoll_set of_one; /* a wait in which takes no lock, so that only the mark orders two of them */
+
+static void *change_often(void *set)
+{
+    static int threads;
+    int fd, first = CLOSED + 8 + 40 * (__atomic_fetch_add(&threads, 1, __ATOMIC_RELAXED) % 2);
+
+    while (!__atomic_load_n(&threads_end, __ATOMIC_RELAXED)) {
+        for (fd = first; fd < first + 40; fd++)
+            CHECK(add_fd(set, fd) == 0 && pypoll_modify(set, fd, POLLOUT) == 0);
+        for (fd = first; fd < first + 40; fd++)
+            CHECK(pypoll_mask(set, fd) == POLLOUT && pypoll_unregister(set, fd) == 0);
+    }
+    return NULL;
+}
+
+static void *poll_often(void *set)
+{
+    int i, fds[ROOM];
+
+    while (!__atomic_load_n(&threads_end, __ATOMIC_RELAXED)) {
+        check_whole(set, pypoll_wait_for(set, 1));
+        CHECK(pypoll_list(set, fds, ROOM) >= least_ready);
+        owns_and_disowns(set);
+        for (i = 0; i < 10; i++) {
+            int64_t answer = pypoll_check(&of_one);
+
+            CHECK(answer == -EBUSY || answer == ((int64_t)CLOSED << 16 | POLLNVAL));
+        }
+    }
+    return NULL;
+}
+
+static void test_several_threads_at_once(void)
+{
+    void *(*const runs[])(void *) = {change_often, change_often, poll_often, poll_often};
+    int64_t begun = clock_now();
+
+    CHECK(pypoll_register(&of_one, CLOSED, POLLIN) == 0);
+    least_ready = small.count;
+    while (clock_now() < begun + INT64_C(1000000000)) { /* with a small set each time */
+        pypoll_set *set = new_set(small);
+        pthread_t threads[4];
+        int i;
+
+        __atomic_store_n(&threads_end, 0, __ATOMIC_RELAXED);
+        for (i = 0; i < 4; i++)
+            CHECK(pthread_create(&threads[i], NULL, runs[i], set) == 0);
+        for (i = 0; i < 10; i++)
+            forks(set);
+        __atomic_store_n(&threads_end, 1, __ATOMIC_RELAXED);
+        for (i = 0; i < 4; i++)
+            CHECK(pthread_join(threads[i], NULL) == 0);
+        CHECK(content_of(set).count == small.count);
+        check_ready(set);
+        end_set(set);
+    }
 }
 
 /* ---- Another thread at each instruction -------------------------------- */
 
-#if defined(__x86_64__) && defined(__linux__)
+/* ThreadSanitizer puts signals off, so under it no thread stops at an instruction. */
+#if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_THREAD__)
+#define THREADS_STOP
 #include <sys/mman.h>
 #include <ucontext.h>
 
-enum { TRAP_FLAG = 0x100, BREAKPOINT = 0xcc, MOST_PLACES = 100000 };
+enum { TRAP_FLAG = 0x100, BREAKPOINT = 0xcc, MOST_PLACES = 10000 };
 
 extern unsigned char __executable_start, etext;
 
-/* Where a turn has instructions of this program. The C library's are left out: it may hold
- * a lock of malloc there, which the other thread will want. */
-static unsigned char *places[MOST_PLACES];
-static volatile int place_count, stepping;
-static unsigned char *volatile breakpoint;
-static volatile unsigned char instruction;
-static void (*others_turn)(pypoll_set *);
-static pypoll_set *shared;
-static int count_before;
+typedef int turn(pypoll_set *set);
 
-/* Comes after each single step, and at the breakpoint. */
+static int reads(pypoll_set *set)
+{
+    check_whole(set, pypoll_latest(set));
+    return 0;
+}
+
+/* So each place in the results becomes that of another descriptor. */
+static int reorders_and_polls(pypoll_set *set)
+{
+    CHECK(pypoll_unregister(set, CLOSED) == 0 && add_fd(set, CLOSED) == 0);
+    return polls(set);
+}
+
+static int modifies(pypoll_set *set)
+{
+    return pypoll_modify(set, CLOSED + 2, POLLOUT);
+}
+
+static sem_t go;
+static turn *others_turn;
+static pypoll_set *shared;
+static unsigned char *places[MOST_PLACES], *volatile breakpoint, instruction;
+static volatile int place_count, stepping;
+
+/* Comes after each single step, and at the breakpoint. Places in the C library are left out: it may
+ * hold a lock of malloc there, which the other thread will want. */
 static void trapped(int number, siginfo_t *information, void *context)
 {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -406,153 +608,68 @@ static void trapped(int number, siginfo_t *information, void *context)
 
     (void)number;
     (void)information;
-    if (stepping) {
+    if (breakpoint != NULL) {
+        *breakpoint = instruction;
+        registers[REG_RIP] = (greg_t)(uintptr_t)breakpoint;
+        breakpoint = NULL;
+        sem_post(&go);
+        take(&other_stopped);
+    } else if (stepping) {
         registers[REG_EFL] |= TRAP_FLAG;
         while (i < place_count && places[i] != next)
             i++;
         if (i == place_count && i < MOST_PLACES && next >= &__executable_start && next < &etext)
             places[place_count++] = next;
-    } else if (breakpoint != NULL) {
-        *breakpoint = instruction;
-        registers[REG_RIP] = (greg_t)(uintptr_t)breakpoint;
-        breakpoint = NULL;
-        other_runs = 1;
-        sem_post(&go);
-        while (sem_wait(&pause_over) < 0)
-            ;
     } else
         registers[REG_EFL] &= ~(greg_t)TRAP_FLAG;
 }
 
 static void *run_other(void *unused)
 {
-    for (;;) {
-        while (sem_wait(&go) < 0)
-            ;
-        if (others_turn == NULL)
-            return unused;
-        others_turn(shared);
-        if (other_runs) {
-            other_runs = 0;
-            sem_post(&pause_over);
-        }
-        sem_post(&done);
+    for (take(&go); others_turn != NULL; take(&go)) {
+        CHECK(others_turn(shared) == 0);
+        sem_post(&other_stopped);
     }
+    return unused;
 }
 
-static void registers_one(pypoll_set *set)
+/* Stops one thread at an instruction of its turn, at each in a run of its own, for the other to have
+ * a turn. What comes of it is what comes of the two turns one after the other. */
+static void stop_at_each(turn *first, turn *second, struct history history)
 {
-    CHECK(register_one(set) == 0);
-}
+    struct content expected;
+    int i, place;
 
-static void unregisters_one(pypoll_set *set)
-{
-    CHECK(unregister_one(set) == 0);
-}
-
-/* The second change must leave alone what the first one left to a wait. */
-static void registers_another(pypoll_set *set)
-{
-    CHECK(pypoll_register((intptr_t)set, CLOSED + MOST + 1, POLLIN) == 0);
-    CHECK(pypoll_modify((intptr_t)set, CLOSED + MOST + 1, POLLOUT) == 0);
-}
-
-static void polls(pypoll_set *set)
-{
-    int64_t ready = ready_in(set);
-
-    CHECK(ready == -EBUSY || (ready >= count_before - 1 && ready <= count_before + 1));
-}
-
-static void polls_for_long(pypoll_set *set)
-{
-    sleeps_in_poll = 1;
-    polls(set);
-    sleeps_in_poll = 0;
-}
-
-/* With one of its own, which is there before and after. */
-static void makes_and_frees(pypoll_set *set)
-{
-    pypoll_set *made = filled(1);
-
-    (void)set;
-    CHECK(ready_in(made) == 1);
-    pypoll_free(made);
-}
-
-/* The child has whole sets, in a whole list, and all locks are free. It ends by _exit(): what a
- * thread is in the middle of is not there to be ended. */
-static void forks(pypoll_set *set)
-{
-    int status;
-    pid_t child = fork();
-
-    CHECK(child >= 0);
-    if (child == 0) {
-        int64_t ready;
-        pypoll_set *each;
-
-        alarm(20);
-        for (each = first_set; each != NULL; each = each->after)
-            CHECK(*each->link == each);
-        ready = content_of(set).count;
-        CHECK(ready >= count_before - 1 && ready <= count_before + 1);
-        CHECK(ready_in(set) == ready);
-        CHECK(register_one(set) == 0);
-        makes_and_frees(set);
-        _exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
-}
-
-/* There is a copy from an earlier wait, and one more descriptor makes it move. */
-static pypoll_set *full(void)
-{
-    pypoll_set *set = filled(1);
-
-    hold(set);
-    do
-        CHECK(pypoll_register((intptr_t)set, CLOSED + pypoll_len(set), POLLIN) == 0);
-    while (set->next->count < set->next->capacity);
-    count_before = pypoll_len(set);
-    pypoll_release(set, pypoll_hold(set));
-    return set;
-}
-
-/* Stops one thread at each of its instructions in turn, for the other to have its turn. */
-static void stop_everywhere(void (*turn)(pypoll_set *), int growth, void (*others)(pypoll_set *), int others_growth)
-{
-    int i;
-
-    shared = full();
+    others_turn = second;
+    least_ready = history.count - 1;
+    shared = new_set(history);
     place_count = 0;
     stepping = 1;
     raise(SIGTRAP);
-    turn(shared);
+    CHECK(first(shared) == 0);
     stepping = 0;
-    pypoll_free(shared);
-    others_turn = others;
-    for (i = 0; i < place_count; i++) {
-        shared = full();
-        instruction = *places[i];
-        breakpoint = places[i];
+    CHECK(second(shared) == 0);
+    expected = content_of(shared);
+    end_set(shared);
+    for (place = 0; place < place_count; place++) {
+        shared = new_set(history);
+        instruction = *places[place];
+        breakpoint = places[place];
         *breakpoint = BREAKPOINT;
-        turn(shared);
-        sem_post(&turn_over);
-        if (breakpoint == NULL) {
-            while (sem_wait(&done) < 0)
-                ;
-        } else { /* that was where the stepping began or ended */
+        CHECK(first(shared) == 0);
+        if (breakpoint != NULL) { /* that was where the stepping began or ended */
             *breakpoint = instruction;
             breakpoint = NULL;
-            others(shared);
+            CHECK(second(shared) == 0);
+        } else if (in_kernel != NULL) {
+            sem_post(&wake);
+            take(&other_stopped);
         }
-        while (sem_trywait(&turn_over) == 0)
-            ;
-        CHECK(content_of(shared).count == count_before + growth + others_growth);
-        CHECK(ready_in(shared) == count_before + growth + others_growth);
-        pypoll_free(shared);
+        CHECK(content_of(shared).count == expected.count);
+        for (i = 0; i < expected.count; i++)
+            CHECK(pypoll_mask(shared, expected.fds[i]) == expected.masks[i]);
+        check_ready(shared);
+        end_set(shared);
     }
 }
 
@@ -567,85 +684,71 @@ static void test_another_thread_at_each_instruction(void)
     action.sa_flags = SA_SIGINFO;
     CHECK(sigaction(SIGTRAP, &action, NULL) == 0);
     sem_init(&go, 0, 0);
-    sem_init(&pause_over, 0, 0);
-    sem_init(&done, 0, 0);
-    sem_init(&turn_over, 0, 0);
     CHECK(pthread_create(&other, NULL, run_other, NULL) == 0);
-    stop_everywhere(polls, 0, polls, 0);
-    stop_everywhere(polls, 0, registers_another, 1);
-    stop_everywhere(registers_one, 1, polls, 0);
-    stop_everywhere(registers_one, 1, registers_another, 1);
-    stop_everywhere(unregisters_one, -1, polls, 0);
-    stop_everywhere(unregisters_one, -1, registers_another, 1);
-    stop_everywhere(registers_one, 1, polls_for_long, 0);
-    stop_everywhere(unregisters_one, -1, polls_for_long, 0);
-    stop_everywhere(polls, 0, forks, 0);
-    stop_everywhere(registers_one, 1, forks, 0);
-    stop_everywhere(makes_and_frees, 0, forks, 0);
-    stop_everywhere(makes_and_frees, 0, makes_and_frees, 0);
+    takes_turns = 1;
+    stop_at_each(polls, polls, moved);
+    stop_at_each(polls, polls_and_stays, moved);
+    stop_at_each(polls, reorders_and_polls, moved);
+    stop_at_each(polls, reorders_and_polls, small);
+    stop_at_each(polls, registers, small);
+    stop_at_each(reorders_and_polls, reads, moved);
+    stop_at_each(registers, polls_and_stays, full);
+    stop_at_each(registers, reorders_and_polls, full);
+    stop_at_each(registers, reorders_and_polls, small);
+    stop_at_each(registers, modifies, full);
+    stop_at_each(unregisters, polls_and_stays, sparse);
+    stop_at_each(unregisters, reorders_and_polls, sparse);
+    stop_at_each(owns_and_disowns, owns_and_disowns, full);
+    stop_at_each(waits, forks, moved);
+    stop_at_each(registers, forks, full);
     others_turn = NULL;
     sem_post(&go);
     CHECK(pthread_join(other, NULL) == 0);
 }
-#else
-static void test_another_thread_at_each_instruction(void)
-{
-}
 #endif
-
-/* ---- Fork --------------------------------------------------------------- */
-
-static void *hold_in_thread(void *set)
-{
-    hold(set);
-    return NULL;
-}
-
-/* The child ends by exit(), so that what it reached is measured too. */
-static void check_child(pypoll_set *set, int64_t expected)
-{
-    int status;
-    pid_t child = fork();
-
-    CHECK(child >= 0);
-    if (child == 0) {
-        CHECK(ready_in(set) == expected);
-        CHECK(register_one(set) == 0);
-        exit(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
-}
-
-static void test_a_child_has_a_set_that_works(void)
-{
-    pypoll_set *first = filled(2), *second = filled(3);
-    pthread_t thread;
-
-    check_child(first, 2);
-    hold(first);
-    check_child(first, -EBUSY); /* a signal handler forked: its wait goes on in the child too */
-    check_child(second, 3);
-    CHECK(pthread_create(&thread, NULL, hold_in_thread, second) == 0);
-    CHECK(pthread_join(thread, NULL) == 0);
-    check_child(second, 3);
-    CHECK(pypoll_check((intptr_t)second) == -EBUSY && pypoll_resume(second) == -EBUSY);
-    CHECK(pypoll_gather((intptr_t)second) == 0);
-    pypoll_release(second, pypoll_hold(second));
-    CHECK(pypoll_hold(second) == 0 && pypoll_resume(second) == -EBUSY && pypoll_gather((intptr_t)second) == 0);
-    CHECK(register_one(first) == 0); /* makes a copy, as it is held: that goes with the set */
-    pypoll_free(first);
-    pypoll_free(second);
-}
 
 int main(void)
 {
+    static const struct history never_polled = {0, 9, 9}, grown = {16, 17, 17};
+    static const struct history shrunk = {64, 65, 33}, large = {9, MOST, MOST};
+
+    sem_init(&other_stopped, 0, 0);
+    sem_init(&wake, 0, 0);
     pypoll_watch_forks();
     pypoll_watch_forks(); /* an import anew changes nothing */
-    test_refused_memory_changes_nothing();
-    test_what_the_numbers_cannot_count_is_refused();
-    test_odd_answers_of_the_kernel();
+
+    test_a_change_counts_from_the_next_wait_on(small);
+    test_a_change_counts_from_the_next_wait_on(full);
+    test_what_is_out_of_range_or_absent_is_refused();
+    test_an_answer_says_where_its_results_are(8, PYPOLL_MANY, PYPOLL_FEW);
+    test_an_answer_says_where_its_results_are(PYPOLL_MANY_HOLDS, INT64_MIN, PYPOLL_MANY);
+    test_an_answer_says_where_its_results_are(MOST, PYPOLL_FEW, PYPOLL_SEVERAL);
+
+    test_memory_refused(registers, small, 1, -ENOMEM);
+    test_memory_refused(registers, full, 1, -ENOMEM);
+    test_memory_refused(registers, moved, 0, 0);
+    test_memory_refused(unregisters, sparse, 1, 0);
+    test_memory_refused(waits, small, 0, 0);
+    test_memory_refused(waits, never_polled, 2, -ENOBUFS);
+    test_memory_refused(waits, grown, 1, -ENOBUFS);
+    test_memory_refused(waits, large, 2, -ENOBUFS);
+    test_memory_refused(waits, shrunk, 1, 0); /* the copy that is there will do */
+    test_what_an_int_cannot_count_is_refused();
+
+    test_odd_answers_of_the_kernel(CHECKS, WAITS_FOR);
+    test_odd_answers_of_the_kernel(CHECKS_ONE, WAITS_ONE);
+    test_odd_answers_of_the_kernel(WAITS, WAITS_FOR);
+    test_odd_answers_of_the_kernel(WAITS_FOR, WAITS_FOR);
+    test_odd_answers_of_the_kernel(WAITS_ONE, WAITS_ONE);
+    if (HAS_PPOLL)
+        test_odd_answers_of_the_kernel(WAITS_MASKED, WAITS_MASKED);
+
+    test_while_another_thread_is_in_the_system_call(small);
+    test_while_another_thread_is_in_the_system_call(full);
+    test_several_threads_at_once();
+#ifdef THREADS_STOP
     test_another_thread_at_each_instruction();
-    test_a_child_has_a_set_that_works();
+#endif
     puts("passed");
     return 0;
 }

@@ -71,6 +71,7 @@ def results(measured: tuple[Path, str]) -> dict[str, Any]:
         ("register", 2, POLLERS),
         ("call", 3, POLLERS),
         ("timeout", 3, {*POLLERS, "C loop"}),
+        ("object once", 1, POLLERS),
         ("one descriptor", 2, {"pypoll.poll_fd", "select.poll", "select.select", "C loop"}),
         ("selector", 9, SELECTORS),
         ("asyncio", 1, SELECTORS),
@@ -105,6 +106,14 @@ def test_growth_is_fitted_for_each_poller(results: dict[str, Any]) -> None:
     }
 
 
+def test_many_objects_are_made_by_each_poller(results: dict[str, Any]) -> None:
+    for figure in "microseconds", "page faults":
+        assert set(results["many objects"][figure]) == POLLERS
+    assert all(
+        microseconds > 0 for microseconds in results["many objects"]["microseconds"].values()
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_registered_descriptor_takes_no_less_than_a_struct_pollfd(
     results: dict[str, Any],
@@ -112,6 +121,13 @@ def test_a_registered_descriptor_takes_no_less_than_a_struct_pollfd(
     sizes = results["memory"]["bytes a descriptor"]
     assert set(sizes) == POLLERS
     assert all(8 <= size < 1000 for size in sizes.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_an_empty_object_takes_memory(results: dict[str, Any]) -> None:
+    sizes = results["memory"]["bytes an empty object"]
+    assert set(sizes) == POLLERS
+    assert all(16 <= size < 10_000 for size in sizes.values())
 
 
 def test_the_tables_name_every_row_and_the_marks(

@@ -95,6 +95,13 @@ class Slotted(Poll):
     __slots__ = ()
 
 
+class Insistent(Poll):
+    """A subclass that brings back object's way of making copies."""
+
+    __reduce_ex__ = object.__reduce_ex__
+    __reduce__ = object.__reduce__
+
+
 # ---- A container ---------------------------------------------------------------------------
 
 
@@ -411,7 +418,7 @@ for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
 
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
-@pytest.mark.parametrize("make", [Poll, Counting, Slotted, lambda: Reactor("x")])
+@pytest.mark.parametrize("make", [Poll, Counting, Slotted, Insistent, lambda: Reactor("x")])
 def test_copying_and_pickling_are_refused(
     make: Callable[[], Poll], copied: Callable[[Any], object]
 ) -> None:

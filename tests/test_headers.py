@@ -81,14 +81,13 @@ PROGRAM = """
 
 int main(void)
 {
+    static pypoll_set set;
     const struct pypoll_constant *constant;
-    pypoll_set *set = pypoll_new();
 
-    if (set == NULL || pypoll_register((intptr_t)set, 0, 1) != 0)
+    if (pypoll_register(&set, 0, 1) != 0)
         return 1;
-    if (pypoll_check((intptr_t)set) < 0 || pypoll_wait_masked(set, 0, NULL, 0) < 0)
+    if (pypoll_check(&set) < 0 || pypoll_wait_masked(&set, 0, NULL, 0) < 0)
         return 2;
-    pypoll_free(set);
     for (constant = pypoll_constants(); constant->name != NULL; constant++)
         printf("%s %d\\n", constant->name, constant->value);
     return 0;

@@ -8,7 +8,6 @@ must come out as if that had happened just before the call.
 from __future__ import annotations
 
 import contextlib
-import copy
 import copyreg
 import functools
 import gc
@@ -20,6 +19,7 @@ import resource
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import Iterator
@@ -41,6 +41,7 @@ from pypoll import (
 from pypoll.library import lib
 
 PYPY = sys.implementation.name == "pypy"
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 PATIENCE = 30.0
 
 # Nothing is open there, nor at the numbers before it.
@@ -936,8 +937,6 @@ METHODS: dict[str, Callable[[Any], object]] = {
     "in": lambda p: 0 in p,
     "[]": lambda p: p[0],
     "list": list,
-    "a finished wait": lambda p: p._finish(-70_000),
-    "a stale hold": lambda p: p._end_stale_hold(),
 }
 
 
@@ -962,46 +961,17 @@ def test_a_set_may_become_one_of_another_class(world: World) -> None:
     assert p.poll() == [(world.writing, POLLOUT)]
 
 
-OWN_NAMES = """
-import os, pypoll
+class Server(Poll):
+    def __init__(self) -> None:
+        self._few = self._many = self._owner = self._set = self._window = "somebody"
 
 
-class Server(pypoll.Poll):
-    def __init__(self):
-        self._address = 8080
-        self._owner = self._window = "somebody"
-        self._set = set()
-
-
-reading, writing = os.pipe()
-server = Server()
-server.register(reading, pypoll.POLLIN)
-server.register(writing, pypoll.POLLOUT)
-os.write(writing, b"x")
-assert server.poll(1) == [(reading, pypoll.POLLIN), (writing, pypoll.POLLOUT)]
-assert (server._address, server._owner, server._window) == (8080, "somebody", "somebody")
-"""
-
-
-def test_a_subclass_may_give_its_attributes_any_names(tmp_path: Path) -> None:
-    assert ran(OWN_NAMES, tmp_path) == (0, "", "")
-
-
-class Insistent(Poll):
-    """Wants to be copied all the same."""
-
-    __reduce_ex__ = object.__reduce_ex__
-    __reduce__ = object.__reduce__  # type: ignore[assignment]
-
-
-def test_a_copy_that_a_subclass_insists_on_shares_the_set(world: World) -> None:
-    p = Insistent()
-    p.register(world.writing, POLLOUT)
-    copied = copy.copy(p)
-    copied.register(world.reading, POLLIN)
-    del p
-    gc.collect()
-    assert copied.poll(0) == [(world.writing, POLLOUT), (world.reading, POLLIN)]
+def test_a_subclass_may_give_its_attributes_any_names(many: list[int]) -> None:
+    server = Server()
+    for fd in many:
+        server.register(fd, POLLOUT)
+    assert server.poll(0) == server.poll(1) == [(fd, POLLOUT) for fd in many]
+    assert set(vars(server).values()) == {"somebody"}
 
 
 # ---- Too late --------------------------------------------------------------------------------
@@ -1139,11 +1109,11 @@ def test_a_thread_that_waits_in_a_set_keeps_it(
     assert reference() is None
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy collects when it likes")
+@pytest.mark.skipif(PYPY or FREE_THREADED, reason="collects when it likes, whatever the threshold")
 def test_a_collector_that_calls_others_in_the_middle_of_calls_disturbs_nothing(
     world: World, many: list[int]
 ) -> None:
-    """It does at any allocation. They wait in the same set and change it."""
+    """It does at any allocation. They wait in the same set and change it, and are never refused."""
     p, selector = world.p, world.selector
     for fd in many:
         p.register(fd, POLLOUT)
@@ -1152,10 +1122,10 @@ def test_a_collector_that_calls_others_in_the_middle_of_calls_disturbs_nothing(
     ready = p.poll(0)
     keys = selector.select(0)
     failures: list[object] = []
-    turns = refused = 0
+    turns = 0
 
     def act(_phase: str, _info: object) -> None:
-        nonlocal turns, refused
+        nonlocal turns
         turns += 1
         try:
             if turns % 2:
@@ -1168,8 +1138,6 @@ def test_a_collector_that_calls_others_in_the_middle_of_calls_disturbs_nothing(
                 failures.append("poll")
             if selector.select(0)[1:] != keys[1:]:
                 failures.append("select")
-        except RuntimeError:
-            refused += 1
         except BaseException as error:
             failures.append(error)
 
@@ -1190,7 +1158,6 @@ def test_a_collector_that_calls_others_in_the_middle_of_calls_disturbs_nothing(
         gc.callbacks.remove(act)
     assert failures == []
     assert turns > 1000
-    assert refused
 
 
 # Daemon threads that wait, read results or change a set while the interpreter goes down.

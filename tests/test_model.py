@@ -419,14 +419,6 @@ class PollMachine(Descriptors):
             assert outcome(self.ours.__getitem__, fd) == outcome(self.model.__getitem__, number)
             assert pypoll.poll_fd(fd, mask, 0) == kernel(number, mask)
 
-    @rule()
-    def cut_a_wait_off(self) -> None:
-        """As an exception does while results are read: until the next wait, changes go to a copy.
-
-        With fewer than two ready there is nothing to cut off.
-        """
-        lib.pypoll_check(self.ours._pypoll_address)
-
     @invariant()
     def what_is_registered_is_the_same(self) -> None:
         type(self).comparisons += 1
@@ -437,8 +429,6 @@ class PollMachine(Descriptors):
 
     @invariant()
     def what_is_ready_is_the_same(self) -> None:
-        if lib.pypoll_hold(self.ours._pypoll_set):
-            return
         ready = self.ours.poll(0)
         assert ready == self.model.poll()
         assert in_order(ready) == in_order(self.theirs.poll(0))

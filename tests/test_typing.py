@@ -86,7 +86,7 @@ def test_the_stub_names_just_what_the_package_uses() -> None:
     for name in re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub):
         assert f"lib.{name}" in sources, name
     for name in re.findall(r"def (\w+)\(self", stub.split("class _Ffi")[1].split("class _Lib")[0]):
-        assert f"ffi.{name}(" in sources, name
+        assert re.search(rf"\bffi\.{name}\b", sources), name
 
 
 def test_functions_of_the_stub_take_as_many_arguments_as_those_of_the_module() -> None:
@@ -95,4 +95,4 @@ def test_functions_of_the_stub_take_as_many_arguments_as_those_of_the_module() -
     for name, parameters in declared:
         function = introspecting.typeof(getattr(lib, name))
         assert parameters.count(":") == len(function.args), name
-    assert len(declared) > 20
+    assert len(declared) >= 20
