@@ -293,7 +293,8 @@ static int move(pypoll_set *set)
 
     while (room < 2 * (size_t)set->live)
         room *= 2;
-    entries = room <= INT_MAX / size ? malloc(room * size) : NULL;
+    /* The size of as many results must fit into an answer. */
+    entries = room <= PYPOLL_SIZE / sizeof(struct pypoll_ready) ? malloc(room * size) : NULL;
     if (entries == NULL)
         return -ENOMEM;
     copy_live(set, entries);
@@ -404,7 +405,7 @@ int pypoll_mask(pypoll_set *set, int fd)
     int mask;
 
     lock(set);
-    entry = entry_of(set, fd);
+    entry = fd >= 0 ? entry_of(set, fd) : NULL; /* not a hole */
     mask = entry != NULL ? (unsigned short)entry->events : -ENOENT;
     unlock(set);
     return mask;

@@ -268,7 +268,7 @@ static void test_what_is_out_of_range_or_absent_is_refused(void)
     }
     CHECK(pypoll_unregister(set, -1) == -EINVAL && pypoll_unregister(set, 0) == -ENOENT);
     CHECK(pypoll_modify(set, 0, 0) == -ENOENT && pypoll_mask(set, 0) == -ENOENT);
-    CHECK(pypoll_wait_masked(set, 0, signals, 2) == (HAS_PPOLL ? -EINVAL : -ENOSYS));
+    CHECK(pypoll_wait_masked(set, 0, signals, 2) == (pypoll_has_ppoll() ? -EINVAL : -ENOSYS));
     CHECK(same(content_of(set), before) && pypoll_list(set, NULL, -1) == before.count);
     end_set(set);
 }
@@ -740,7 +740,7 @@ int main(void)
     test_odd_answers_of_the_kernel(WAITS, WAITS_FOR);
     test_odd_answers_of_the_kernel(WAITS_FOR, WAITS_FOR);
     test_odd_answers_of_the_kernel(WAITS_ONE, WAITS_ONE);
-    if (HAS_PPOLL)
+    if (pypoll_has_ppoll())
         test_odd_answers_of_the_kernel(WAITS_MASKED, WAITS_MASKED);
 
     test_while_another_thread_is_in_the_system_call(small);

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from types import FrameType
 from typing import Any, Callable
 
@@ -216,3 +218,18 @@ def test_forks_while_threads_wait_and_change_sets_leave_every_child_whole_sets(
     assert [list(p) for p, _, _ in sets] == [fds for _, fds, _ in sets]
     for fd in (*flood, *coming_and_going):
         os.close(fd)
+
+
+def test_a_fork_after_a_second_import_works(tmp_path: Path) -> None:
+    """Handlers that are registered twice would take the same locks twice."""
+    program = """
+import importlib, os, signal
+import pypoll.library
+importlib.reload(pypoll.library)
+signal.alarm(20)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0) == (child, 0)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
