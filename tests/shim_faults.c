@@ -268,6 +268,7 @@ static void test_what_is_out_of_range_or_absent_is_refused(void)
     }
     CHECK(pypoll_unregister(set, -1) == -EINVAL && pypoll_unregister(set, 0) == -ENOENT);
     CHECK(pypoll_modify(set, 0, 0) == -ENOENT && pypoll_mask(set, 0) == -ENOENT);
+    CHECK(pypoll_mask(set, -1) == -ENOENT); /* the number of a hole is not a descriptor's */
     CHECK(pypoll_wait_masked(set, 0, signals, 2) == (pypoll_has_ppoll() ? -EINVAL : -ENOSYS));
     CHECK(same(content_of(set), before) && pypoll_list(set, NULL, -1) == before.count);
     end_set(set);
