@@ -143,6 +143,8 @@ class CountedPoll:
             signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
 # So that Ctrl-C strikes the idle hub, and no worker.
+# A shell starts background jobs with this signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 # eventlet has a select module of its own, which no monkey patch changes.
 hub_module.select.poll = CountedPoll
