@@ -14,13 +14,14 @@ import pypoll
 pytestmark = pytest.mark.native
 
 LIMITED = """
-import ctypes, os, resource, threading, time
+import os, resource, threading, time
+import cffi
 import pypoll
 
 filling = []
-malloc = ctypes.CDLL(None).malloc
-malloc.argtypes = [ctypes.c_size_t]
-malloc.restype = ctypes.c_void_p
+ffi = cffi.FFI()
+ffi.cdef("void *malloc(size_t);")
+malloc = ffi.dlopen(None).malloc
 
 MANY = 1_000_000
 # A tuple made when memory is refused would be refused as well.

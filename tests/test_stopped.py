@@ -13,6 +13,8 @@ import pytest
 
 from pypoll.library import lib
 
+pytestmark = pytest.mark.native  # qemu makes ppoll(2) of poll(2)
+
 needs_ppoll = pytest.mark.skipif(
     not lib.pypoll_has_ppoll(), reason="this build has no ppoll, so sigmask is refused"
 )
