@@ -147,11 +147,10 @@ class Poll:
             if error == -ENOSPC:
                 self._enlarge()
                 error = _register(self._pypoll_set, fd, eventmask)
-                if not error:
-                    return
-            if error == -EINVAL:
-                _refuse(fd, eventmask)
-            raise MemoryError(f"no memory to register file descriptor {fd}")
+            if error:
+                if error == -EINVAL:
+                    _refuse(fd, eventmask)
+                raise MemoryError(f"no memory to register file descriptor {fd}")
 
     def modify(self, fd: FileDescriptorLike, eventmask: SupportsIndex, /) -> None:
         """Change the event mask of a registered descriptor.
