@@ -237,7 +237,9 @@ refuse_memory(0)
 fill(4096)
 words = waits(p)
 allow_memory()
-assert words == ["no memory for the results of poll()"] * 4, words
+# The first may be refused memory of the interpreter's, which has no message.
+assert words[0] in ("", words[1]), words
+assert words[1:] == ["no memory for the results of poll()"] * 3, words
 assert list(p) == fds
 assert p.poll() == [(fd, pypoll.POLLNVAL) for fd in fds]
 """
