@@ -36,6 +36,21 @@ _CPYTHON = (
     Mark("one descriptor", "one ready", 1, 0.84),
     _AGAINST_C,
 )
+# The highest ratios to selectors.PollSelector, by section, name and number, on these interpreters.
+_SELECTOR_INTERPRETERS = ("CPython 3.11.", "CPython 3.13.", "PyPy ")
+_SELECTORS = {
+    ("selector call", "register and unregister", 100): (1.05, 1.1, 1.1),
+    ("selector call", "modify to READ|WRITE and back", 100): (1.1, 1.1, 1.1),
+    ("selector call", "get_map().get(absent)", 100): (1.2, 1.3, 1.0),
+    ("selector once", "idle", 1): (2.0, 2.0, 2.0),
+    ("asyncio", "sock_sendall and sock_recv", 1): (1.05, 1.08, 1.0),
+    ("asyncio", "new connection", 1): (1.05, 1.05, 1.05),
+    ("asyncio", "echo", 200): (1.0, 1.0, 1.0),
+    ("selector", "all ready", 100): (0.55, 0.6, 0.9),
+    ("selector", "all ready", 1_000): (0.55, 0.6, 0.9),
+    ("selector", "idle", 1): (1.15, 1.15, 1.0),
+    ("selector", "one ready", 1): (1.0, 1.0, 1.0),
+}
 # On PyPy all rows of these sections have the same mark.
 _PYPY = 1.0
 _PYPY_SECTIONS = ("poll", "change", "timeout", "one descriptor")
@@ -71,6 +86,17 @@ def _of_pypy(rows: list[dict[str, Any]]) -> list[list[str]]:
     return [_of_row(row, "select.poll", _PYPY) for row in missed or marked[:1]]
 
 
+def _of_selectors(results: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of selectors that have a mark on this interpreter."""
+    rows = {(row["section"], row["name"], row["count"]): row for row in results["rows"]}
+    return [
+        _of_row(rows[key], "selectors.PollSelector", asked)
+        for key, all_asked in _SELECTORS.items()
+        for interpreter, asked in zip(_SELECTOR_INTERPRETERS, all_asked)
+        if key in rows and results["interpreter"].startswith(interpreter)
+    ]
+
+
 def marks(results: dict[str, Any]) -> list[list[str]]:
     """Return a line for each figure that has a mark."""
     on_pypy = results["interpreter"].startswith("PyPy")
@@ -84,6 +110,7 @@ def marks(results: dict[str, Any]) -> list[list[str]]:
         lines += _of_pypy(results["rows"])
         ours, other = (results["many objects"]["microseconds"][poller] for poller in POLLERS)
         lines.append(_compared("many objects", "select.poll", _PYPY_MANY_OBJECTS, ours / other))
+    lines += _of_selectors(results)
     for name, asked in _BYTES.items():
         if "memory" in results:
             ours = results["memory"][name]["pypoll.Poll"]

@@ -18,7 +18,9 @@ _TITLES = {
     "object once": "A new object, one descriptor registered, and poll(0)",
     "one descriptor": "One descriptor, once",
     "selector": "select(0) of selectors, after a change where one is named",
-    "asyncio": "Round trips of 1 KiB a second by asyncio streams, clients and server in one loop",
+    "selector call": "Calls of selectors, 100 registered",
+    "selector once": "with a new selector: register(), select(0), close()",
+    "asyncio": "Round trips of 1 KiB a second by asyncio, clients and server in one loop",
 }
 
 

@@ -16,7 +16,7 @@ from textwrap import indent
 from typing import Any, Callable
 
 from c_loop import c_loop
-from echo import echoing
+from echo import ROUND_TRIPS
 from measuring import Timed, loop
 from workloads import Workload, share
 
@@ -55,6 +55,12 @@ _STATEMENTS = {
     "modify": "modify(fd, mask)",
 }
 _ONCE = "p = new()\np.register(fd, mask)\np.poll(0)"
+_SELECTOR_CALLS = {
+    "register and unregister": "register(fd, READ)\nunregister(fd)",
+    "modify to READ|WRITE and back": "modify(known, BOTH)\nmodify(known, READ)",
+    "get_map().get(absent)": "get_map().get(fd)",
+}
+_SELECTOR_ONCE = "with new() as selector:\n    selector.register(fd, READ)\n    selector.select(0)"
 _TIMEOUTS = {"an int": ("1000", 1000), "a float": ("1000.5", 1001), "None": ("None", -1)}
 
 Subjects = dict[str, Timed]
@@ -250,10 +256,33 @@ def _selector(workload: Workload) -> Iterator[Subjects]:
 
 
 @contextmanager
+def _selector_call(workload: Workload) -> Iterator[Subjects]:
+    events = {"READ": EVENT_READ, "BOTH": EVENT_READ | EVENT_WRITE}
+    with _opened(workload.kind, workload.count + 1) as masks, ExitStack() as stack:
+        known, *_, fd = masks
+        subjects = {}
+        for name, new in SELECTORS.items():
+            selector = stack.enter_context(new())
+            for each in list(masks)[:-1]:
+                selector.register(each, EVENT_READ)
+            methods = _methods(selector, "register", "unregister", "modify", "get_map")
+            names: dict[str, object] = {**methods, **events, "known": known, "fd": fd}
+            subjects[name] = loop(_SELECTOR_CALLS[workload.name], names)
+        yield subjects
+
+
+@contextmanager
+def _selector_once(workload: Workload) -> Iterator[Subjects]:
+    with _opened(workload.kind, workload.count) as masks:
+        names = {"fd": next(iter(masks)), "READ": EVENT_READ}
+        yield {name: loop(_SELECTOR_ONCE, {**names, "new": new}) for name, new in SELECTORS.items()}
+
+
+@contextmanager
 def _asyncio(workload: Workload) -> Iterator[Subjects]:
     with ExitStack() as stack:
         yield {
-            name: stack.enter_context(echoing(new(), workload.count))
+            name: stack.enter_context(ROUND_TRIPS[workload.name](new(), workload.count))
             for name, new in SELECTORS.items()
         }
 
@@ -267,6 +296,8 @@ _SECTIONS: dict[str, Callable[[Workload], AbstractContextManager[Subjects]]] = {
     "object once": _object_once,
     "one descriptor": _one_descriptor,
     "selector": _selector,
+    "selector call": _selector_call,
+    "selector once": _selector_once,
     "asyncio": _asyncio,
 }
 

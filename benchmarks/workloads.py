@@ -9,6 +9,11 @@ from dataclasses import dataclass
 _STATES = ("idle", "one ready", "a tenth ready", "all ready")
 _CHANGES = ("unregister and register", "modify")
 _CALLS = ("register a known one", *_CHANGES)
+_SELECTOR_CALLS = (
+    "register and unregister",
+    "modify to READ|WRITE and back",
+    "get_map().get(absent)",
+)
 _TIMEOUTS = ("an int", "a float", "None")
 
 # Of a set in which calls are measured without a poll.
@@ -30,7 +35,7 @@ class Effort:
     seconds: float  # for each row in each process, after the warm-up
     warm_up: float = _WARM_UP_SECONDS  # for each subject of a row
     counts: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
-    clients: tuple[int, ...] = (10, 100, 1_000)
+    clients: tuple[int, ...] = (10, 200, 1_000)
     objects: int = 1_000_000  # made one after the other
 
 
@@ -96,5 +101,9 @@ def workloads(effort: Effort) -> list[Workload]:
         Workload("object once", "idle", "pipes", 1),
         *_rows("one descriptor", _STATES[:2], "pipes", [1]),
         *_rows("selector", in_selectors, "pipes", counts),
+        *(Workload("selector call", name, "pipes", _KNOWN) for name in _SELECTOR_CALLS),
+        Workload("selector once", "idle", "pipes", 1),
+        Workload("asyncio", "sock_sendall and sock_recv", "sockets", 1),
+        Workload("asyncio", "new connection", "sockets", 1),
         *(Workload("asyncio", "echo", "sockets", count) for count in effort.clients),
     ]

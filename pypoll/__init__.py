@@ -11,9 +11,10 @@ from pypoll.events import CONSTANTS as _CONSTANTS
 from pypoll.events import PollEvent
 from pypoll.library import __version__
 from pypoll.poller import Poll, poll, poll_fd
-from pypoll.selector import EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
+from pypoll.selector import EVENT_HANGUP, EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 
 __all__ = [
+    "EVENT_HANGUP",
     "EVENT_READ",
     "EVENT_URGENT",
     "EVENT_WRITE",

@@ -256,7 +256,7 @@ class Poll:
         []
         """
         if sigmask is None:
-            return Poll.poll(self, timeout)
+            return self.poll(timeout)
         limit = NO_LIMIT if timeout is None else nanoseconds(timeout)
         signals = _signal_numbers(sigmask)
         if not _HAS_PPOLL:

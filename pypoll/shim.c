@@ -126,6 +126,7 @@ struct pypoll_set {
 
     /* Belongs to the lock, except that a wait looks at `changed` without it. */
     int changed;            /* the copy is out of date */
+    unsigned changes;       /* counts the changes */
     int owners;
     int live;               /* registered descriptors */
     int count;              /* entries in use, holes included */
@@ -344,59 +345,98 @@ static inline int in_range(int fd, int mask)
 /* Unlocks the set and has the next wait copy it. */
 static inline void unlock_changed(pypoll_set *set)
 {
+    set->changes++;
     __atomic_store_n(&set->changed, 1, __ATOMIC_RELAXED);
     unlock(set);
 }
 
-/* Gives fd the mask, and adds it first if it is absent and may be added. */
+/* Gives fd the mask, and adds it first if it is absent and may be added. The caller holds
+ * the lock. */
 static inline int put(pypoll_set *set, int fd, int mask, int may_add)
 {
-    struct pollfd *entry;
-    int error = 0;
+    struct pollfd *entry = entry_of(set, fd);
+
+    if (entry == NULL)
+        return may_add ? add(set, fd, mask) : -ENOENT;
+    entry->events = (short)mask;
+    return 0;
+}
+
+/* Removes fd. Returns 0 or -ENOENT. The caller holds the lock. */
+static int drop(pypoll_set *set, int fd)
+{
+    struct pollfd *entry = entry_of(set, fd);
+
+    if (entry == NULL)
+        return -ENOENT;
+    if (set->room > 0)
+        index_remove(set, fd);
+    entry->fd = HOLE;
+    set->live--;
+    while (set->count > 0 && entries_of(set)[set->count - 1].fd == HOLE)
+        set->count--;
+    /* Gives memory back. If that takes memory that is refused, nothing changes. */
+    if (set->room > 2 * FEW && set->live < set->room / 4)
+        (void)move(set);
+    return 0;
+}
+
+static inline int change(pypoll_set *set, int fd, int mask, int may_add)
+{
+    int error;
 
     if (!in_range(fd, mask))
         return -EINVAL;
     lock(set);
-    entry = entry_of(set, fd);
-    if (entry != NULL)
-        entry->events = (short)mask;
-    else
-        error = may_add ? add(set, fd, mask) : -ENOENT;
+    error = put(set, fd, mask, may_add);
     unlock_changed(set);
     return error;
 }
 
 int pypoll_register(pypoll_set *set, int fd, int mask)
 {
-    return put(set, fd, mask, 1);
+    return change(set, fd, mask, 1);
 }
 
 int pypoll_modify(pypoll_set *set, int fd, int mask)
 {
-    return put(set, fd, mask, 0);
+    return change(set, fd, mask, 0);
 }
 
 int pypoll_unregister(pypoll_set *set, int fd)
 {
-    struct pollfd *entry;
+    int error;
 
     if (!in_range(fd, 0))
         return -EINVAL;
     lock(set);
-    entry = entry_of(set, fd);
-    if (entry != NULL) {
-        if (set->room > 0)
-            index_remove(set, fd);
-        entry->fd = HOLE;
-        set->live--;
-        while (set->count > 0 && entries_of(set)[set->count - 1].fd == HOLE)
-            set->count--;
-        /* Gives memory back. If that takes memory that is refused, nothing changes. */
-        if (set->room > 2 * FEW && set->live < set->room / 4)
-            (void)move(set);
-    }
+    error = drop(set, fd);
     unlock_changed(set);
-    return entry != NULL ? 0 : -ENOENT;
+    return error;
+}
+
+unsigned pypoll_changes(pypoll_set *set)
+{
+    unsigned changes;
+
+    lock(set);
+    changes = set->changes;
+    unlock(set);
+    return changes;
+}
+
+int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask)
+{
+    int error;
+
+    lock(set);
+    if (set->changes != changes) {
+        unlock(set);
+        return -EAGAIN;
+    }
+    error = mask != 0 ? put(set, fd, mask, 1) : drop(set, fd);
+    unlock_changed(set);
+    return error;
 }
 
 int pypoll_mask(pypoll_set *set, int fd)

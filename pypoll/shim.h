@@ -56,6 +56,13 @@ int pypoll_modify(pypoll_set *set, int fd, int mask);
 /* Removes fd. Returns 0, -EINVAL or -ENOENT. */
 int pypoll_unregister(pypoll_set *set, int fd);
 
+/* Returns how many changes the set has seen, and makes a change only if there was none
+ * since: so a thread can read what the mask should be without a lock, and does not put an
+ * old one in the place of a newer one. Mask 0 removes fd. Both must be in range. Returns
+ * what the functions above return, or -EAGAIN after another change. */
+unsigned pypoll_changes(pypoll_set *set);
+int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask);
+
 /* Returns the event mask of fd, or -ENOENT. */
 int pypoll_mask(pypoll_set *set, int fd);
 

@@ -1,6 +1,12 @@
-"""Run test cases of CPython's own, named as for unittest, with `select.poll` replaced.
+"""Run test cases of CPython's own, named as for unittest, over pypoll.
 
-With `--selector` before the names, `selectors.PollSelector` is replaced too.
+The first argument says what pypoll replaces:
+
+- `poll`: `select.poll`, below the standard PollSelector, which becomes the DefaultSelector.
+- `selector`: `selectors.PollSelector` and `selectors.DefaultSelector`, also where the standard
+  library has bound them already.
+- `nothing`, to find out whether a failure has to do with pypoll.
+
 test_cpython_suite.py runs this in a process of its own for each suite. The last line that it
 prints is a JSON object; the exit status is 0 if cases ran and none failed.
 """
@@ -11,20 +17,86 @@ import faulthandler
 import importlib
 import inspect
 import json
+import mmap
+import multiprocessing.connection
 import re
 import select
 import selectors
+import signal
+import socketserver
+import subprocess
 import sys
 import textwrap
+import types
 import unittest
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from os import getpid  # some cases mock os.getpid
 from typing import Any
 
 import pypoll
 
-HANG_SECONDS = 240
+HANG_SECONDS = 600
 C_INT_TIMEOUT = re.compile(
     r"\s*self\.assertRaises\(OverflowError, pollster\.poll, U?INT_MAX \+ 1\)\s*"
 )
+# Some Pythons come without test.test_multiprocessing_fork, but all with what it is made of.
+FORK = "fork_part_of_test_multiprocessing"
+
+# What proves nothing here, by the names of the cases, and why.
+LEFT_OUT = {
+    "*.SelectEventLoop*": "selects by select()",
+    "*.EPollEventLoop*": "selects by epoll",
+    "*.ProcessTestCaseNoPoll.*": "selects by select()",
+    "*_del_collect": "makes garbage for up to 20 s, and never polls",
+    FORK + ".TestStartMethod.test_context": "spawns Pythons that would have to import FORK",
+    FORK + ".TestStartMethod.test_set_get": "spawns Pythons that would have to import FORK",
+}
+
+# Polls by process, which forked children count into, too. It is at least what they made: threads
+# may lose some, and a Python that a case starts anew has no pypoll in it.
+SLOTS = 1 << 16
+polls = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("Q")
+
+
+def count_calls(cls: type, name: str) -> None:
+    """Let the method of the class count its calls."""
+    method = getattr(cls, name)
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        polls[getpid() % SLOTS] += 1
+        return method(*arguments, **named)
+
+    setattr(cls, name, counted)
+
+
+def replace(place: Any, name: str, ours: type, standard: type) -> None:
+    """Put what is ours where the standard class is."""
+    if getattr(place, name) is not standard:
+        sys.exit(f"{name} of {place} is not {standard}")
+    setattr(place, name, ours)
+
+
+def replace_poll() -> None:
+    standard: Any = select.poll
+    replace(selectors.PollSelector, "_selector_cls", pypoll.poll, standard)
+    replace(select, "poll", pypoll.poll, standard)
+    replace(selectors, "DefaultSelector", selectors.PollSelector, selectors.DefaultSelector)
+    count_calls(pypoll.Poll, "poll")
+
+
+def replace_selector() -> None:
+    standard = selectors.PollSelector
+    bound: list[tuple[Any, str]] = [
+        (multiprocessing.connection, "_WaitSelector"),
+        (selectors, "PollSelector"),
+        (socketserver, "_ServerSelector"),
+        (subprocess, "_PopenSelector"),
+    ]
+    for place, name in bound:
+        replace(place, name, pypoll.PollSelector, standard)
+    replace(selectors, "DefaultSelector", pypoll.PollSelector, selectors.DefaultSelector)
+    count_calls(pypoll.PollSelector, "select")
 
 
 def allow_timeouts_beyond_c_int() -> None:
@@ -42,35 +114,49 @@ def allow_timeouts_beyond_c_int() -> None:
     module.PollTests.test_poll_c_limits = made["test_poll_c_limits"]
 
 
-def replace_poll() -> None:
-    """Put pypoll.poll into the modules that have select.poll."""
-    having: list[tuple[Any, str]] = [(select, "poll"), (selectors.PollSelector, "_selector_cls")]
-    for place, name in having:
-        if vars(place)[name].__module__ != "select":
-            sys.exit(f"{name} of {place} is not select.poll")
-        setattr(place, name, pypoll.poll)
+def make_fork_part() -> None:
+    module = sys.modules[FORK] = types.ModuleType(FORK)
+    parts = importlib.import_module("test._test_multiprocessing")
+    parts.install_tests_in_module_dict(vars(module), "fork")
 
 
-def main(names: list[str]) -> int:
-    replace_poll()
-    if names[:1] == ["--selector"]:
-        del names[0]
-        selectors.PollSelector = pypoll.PollSelector  # type: ignore[misc, assignment]
+def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
+    for test in suite:
+        if isinstance(test, unittest.TestSuite):
+            yield from cases(test)
+        elif not any(fnmatchcase(test.id(), pattern) for pattern in LEFT_OUT):
+            yield test
+
+
+def main(replaced: str, *names: str) -> int:
+    if replaced == "poll":
+        replace_poll()
+    elif replaced == "selector":
+        replace_selector()
+    elif replaced != "nothing":
+        sys.exit(f"cannot replace {replaced!r}: expected poll, selector or nothing")
     faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+    # A shell lets its background jobs ignore SIGINT, which some cases send.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if "test.test_poll" in names and sys.version_info < (3, 15):
         allow_timeouts_beyond_c_int()
-    suite = unittest.defaultTestLoader.loadTestsFromNames(names)
+    if FORK in names:
+        make_fork_part()
+    suite = unittest.TestSuite(cases(unittest.defaultTestLoader.loadTestsFromNames(names)))
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     ran = result.testsRun - len(result.skipped)
+    own = polls[getpid() % SLOTS]
     report = {
         "pypoll": pypoll.__file__,
         "ran": ran,
         "failed": len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses),
         "skipped": {test.id(): reason for test, reason in result.skipped},
+        "polls": own,
+        "polls of forked children": sum(polls) - own,
     }
     print(json.dumps(report))
     return 0 if result.wasSuccessful() and ran > 0 else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))

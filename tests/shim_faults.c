@@ -274,6 +274,25 @@ static void test_what_is_out_of_range_or_absent_is_refused(void)
     end_set(set);
 }
 
+static void test_a_change_that_follows_an_old_look_is_refused(struct history history)
+{
+    pypoll_set *set = new_set(history);
+    unsigned looked = pypoll_changes(set);
+    struct content before;
+
+    CHECK(pypoll_modify(set, CLOSED, POLLOUT) == 0);
+    before = content_of(set);
+    CHECK(pypoll_follow(set, looked, CLOSED, POLLIN) == -EAGAIN);
+    CHECK(pypoll_follow(set, looked, CLOSED, 0) == -EAGAIN);
+    CHECK(same(content_of(set), before));
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == 0 && pypoll_mask(set, CLOSED) == -ENOENT);
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == -ENOENT);
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
+    check_ready(set);
+    end_set(set);
+}
+
 static void test_an_answer_says_where_its_results_are(int count, int64_t least, int64_t below)
 {
     pypoll_set *set = new_set((struct history){count, count, count});
@@ -593,6 +612,21 @@ static int modifies(pypoll_set *set)
     return pypoll_modify(set, CLOSED + 2, POLLOUT);
 }
 
+/* The mask of one descriptor says what that of the other is to be. */
+static int modifies_two(pypoll_set *set)
+{
+    CHECK(pypoll_modify(set, CLOSED + 3, POLLIN | POLLOUT) == 0);
+    return pypoll_modify(set, CLOSED + 2, POLLIN | POLLOUT);
+}
+
+static int follows(pypoll_set *set)
+{
+    unsigned changes = pypoll_changes(set);
+    int error = pypoll_follow(set, changes, CLOSED + 2, pypoll_mask(set, CLOSED + 3) | POLLIN);
+
+    return error == -EAGAIN ? 0 : error;
+}
+
 static sem_t go;
 static turn *others_turn;
 static pypoll_set *shared;
@@ -697,6 +731,7 @@ static void test_another_thread_at_each_instruction(void)
     stop_at_each(registers, reorders_and_polls, full);
     stop_at_each(registers, reorders_and_polls, small);
     stop_at_each(registers, modifies, full);
+    stop_at_each(follows, modifies_two, full);
     stop_at_each(unregisters, polls_and_stays, sparse);
     stop_at_each(unregisters, reorders_and_polls, sparse);
     stop_at_each(owns_and_disowns, owns_and_disowns, full);
@@ -721,6 +756,8 @@ int main(void)
     test_a_change_counts_from_the_next_wait_on(small);
     test_a_change_counts_from_the_next_wait_on(full);
     test_what_is_out_of_range_or_absent_is_refused();
+    test_a_change_that_follows_an_old_look_is_refused(small);
+    test_a_change_that_follows_an_old_look_is_refused(full);
     test_an_answer_says_where_its_results_are(8, PYPOLL_MANY, PYPOLL_FEW);
     test_an_answer_says_where_its_results_are(PYPOLL_MANY_HOLDS, INT64_MIN, PYPOLL_MANY);
     test_an_answer_says_where_its_results_are(MOST, PYPOLL_FEW, PYPOLL_SEVERAL);

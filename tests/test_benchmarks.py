@@ -74,7 +74,9 @@ def results(measured: tuple[Path, str]) -> dict[str, Any]:
         ("object once", 1, POLLERS),
         ("one descriptor", 2, {"pypoll.poll_fd", "select.poll", "select.select", "C loop"}),
         ("selector", 9, SELECTORS),
-        ("asyncio", 1, SELECTORS),
+        ("selector call", 3, SELECTORS),
+        ("selector once", 1, SELECTORS),
+        ("asyncio", 3, SELECTORS),
     ],
 )
 def test_each_section_has_its_rows_and_each_row_its_figures(

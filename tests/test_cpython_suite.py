@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ import pypoll
 
 RUNNER = Path(__file__).with_name("cpython_suite.py")
 CPYTHON_TESTS = Path(sysconfig.get_path("stdlib"), "test")
-SECONDS = 300
+SECONDS = 900
 
 pytestmark = [
     pytest.mark.native,
@@ -45,37 +46,52 @@ def poll_event_loop_classes() -> list[str]:
     ]
 
 
+SELECTORS = [f"test.test_selectors.{name}SelectorTestCase" for name in ("Poll", "Default")]
+# Whole suites take minutes, so only two versions run them.
+WHOLE = sys.version_info[:2] in {(3, 11), (3, 13)}
+ASYNCIO = ["test.test_asyncio"] if WHOLE else poll_event_loop_classes()
+whole = pytest.mark.skipif(not WHOLE, reason="takes minutes: run on CPython 3.11 and 3.13 only")
+
+
 @pytest.mark.parametrize(
     "names",
     [
         pytest.param(["test.test_poll"], id="test_poll"),
-        pytest.param(["test.test_selectors.PollSelectorTestCase"], id="selectors"),
-        pytest.param([eintr_module()], id="eintr"),
-        pytest.param(poll_event_loop_classes(), id="asyncio"),
+        pytest.param([f"{eintr_module()}.SelectEINTRTest"], id="eintr"),
+        pytest.param(SELECTORS, id="selectors"),
+        pytest.param(ASYNCIO, id="asyncio"),
     ],
 )
 def test_cpythons_own_cases_pass_with_select_poll_replaced(
     names: list[str], tmp_path: Path
 ) -> None:
-    run(names, tmp_path)
+    run("poll", names, tmp_path)
 
 
 @pytest.mark.parametrize(
     "names",
     [
-        pytest.param(["test.test_selectors.PollSelectorTestCase"], id="selectors"),
-        pytest.param(poll_event_loop_classes(), id="asyncio"),
+        pytest.param(SELECTORS, id="selectors"),
+        pytest.param(ASYNCIO, id="asyncio"),
+        pytest.param(["test.test_subprocess"], id="subprocess", marks=whole),
+        pytest.param(["test.test_socketserver"], id="socketserver", marks=whole),
     ],
 )
-def test_cpythons_own_cases_pass_with_its_poll_selector_replaced(
+def test_cpythons_own_cases_pass_with_its_selectors_replaced(
     names: list[str], tmp_path: Path
 ) -> None:
-    run(["--selector", *names], tmp_path)
+    run("selector", names, tmp_path)
 
 
-def run(arguments: list[str], directory: Path) -> None:
+@whole
+def test_cpythons_own_cases_of_forking_pass_with_its_selectors_replaced(tmp_path: Path) -> None:
+    report = run("selector", ["fork_part_of_test_multiprocessing"], tmp_path)
+    assert report["polls of forked children"] > 0
+
+
+def run(replaced: str, names: list[str], directory: Path) -> dict[str, Any]:
     completed = subprocess.run(
-        [sys.executable, str(RUNNER), *arguments],
+        [sys.executable, str(RUNNER), replaced, *names],
         cwd=directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -86,7 +102,9 @@ def run(arguments: list[str], directory: Path) -> None:
     print(completed.stderr)
     print(completed.stdout)
     assert completed.returncode == 0
-    report = json.loads(completed.stdout.splitlines()[-1])
+    report: dict[str, Any] = json.loads(completed.stdout.splitlines()[-1])
     assert report["pypoll"] == pypoll.__file__, "another pypoll was tested"
     assert report["failed"] == 0
     assert report["ran"] > 0
+    assert report["polls"] > 0, "the replacement was not reached"
+    return report
