@@ -330,7 +330,7 @@ def valgrind(session: nox.Session) -> None:
     memcheck = ["valgrind", "-q", "--error-exitcode=9"]
     program = faults_program(session, ["-O1", "-g"], poll_only=False)
     session.run(*memcheck, "--leak-check=full", program, external=True)
-    # Not those that take minutes there, and not limits of descriptors, which valgrind does not lower.
+    # Not those that take minutes there, nor limits of descriptors, which valgrind does not lower.
     # With PYTHONMALLOC=malloc, CPython 3.11 itself reads memory that it has not written.
     slow = "not rlimit and not einval and not any_instruction and not ordered_dict"
     session.run(
