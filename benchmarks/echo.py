@@ -10,7 +10,7 @@ from selectors import BaseSelector
 from time import thread_time
 from typing import Any, Callable
 
-from measuring import Timed
+from timing import Timed
 
 _HOST = "127.0.0.1"
 _MESSAGE = b"x" * 1024

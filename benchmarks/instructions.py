@@ -14,7 +14,7 @@ would let through what is to be found. So the counts themselves are recorded, an
 of the standard library, in which pypoll has no part, at work like its own: these say whether the
 record is comparable, for another build shows in them. If it is not, and without valgrind or a
 record for this version of Python, nothing can be told: exit status 77, and the last line of the
-output says why.
+output says "skipped:" and why.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def cost(dump: Path, calls: int) -> Cost:
 
 
 def skip(reason: str) -> int:
-    print(reason)
+    print(f"skipped: {reason}")
     return SKIPPED
 
 

@@ -1,27 +1,186 @@
-"""Who is measured: for each workload the subjects that do it, checked and ready to be timed."""
+"""What is measured, by whom: the workloads, and for each the subjects that do it.
+
+A subject is a function that does its work so many times and returns the seconds that this took.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import random
 import select
 import selectors
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from selectors import EVENT_READ, EVENT_WRITE
 from textwrap import indent
+from time import thread_time
 from typing import Any, Callable
 
-from c_loop import c_loop
+from cffi import FFI
 from echo import ROUND_TRIPS
-from measuring import Timed, loop
-from workloads import Workload, share
+from timing import Timed, loop
 
 import pypoll
 from pypoll import POLLIN, POLLOUT, POLLPRI
+
+_STATES = ("idle", "one ready", "a tenth ready", "all ready")
+_CHANGES = ("unregister and register", "modify")
+_CALLS = ("register a known one", *_CHANGES)
+_SELECTOR_CALL_NAMES = (
+    "register and unregister",
+    "modify to READ|WRITE and back",
+    "get_map().get(absent)",
+)
+_TIMEOUT_NAMES = ("an int", "a float", "None")
+
+# Of a set in which calls are measured without a poll.
+_KNOWN = 100
+# How many of them have clients at the same time.
+_SELECTORS = 3
+# For what the interpreter and the benchmark have open besides.
+_SPARE_DESCRIPTORS = 64
+
+# What PyPy needs to compile a workload, and the kernel and the caches to have seen it.
+_WARM_UP_SECONDS = 0.1 if sys.implementation.name == "pypy" else 0.01
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured, and for how long."""
+
+    processes: int
+    seconds: float  # for each row in each process, after the warm-up
+    warm_up: float = _WARM_UP_SECONDS  # for each subject of a row
+    counts: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
+    clients: tuple[int, ...] = (10, 200, 1_000)
+    objects: int = 1_000_000  # made one after the other
+    imports: int = 60
+
+
+FULL = Effort(processes=3, seconds=0.5)
+QUICK = Effort(processes=1, seconds=0.1, imports=20)
+SMOKE = Effort(
+    processes=1, seconds=0, warm_up=0, counts=(1, 10), clients=(10,), objects=10_000, imports=2
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the results."""
+
+    section: str
+    name: str
+    kind: str  # of the descriptors; empty where they are not polled
+    count: int  # of the descriptors, or of the clients
+
+    @property
+    def descriptors(self) -> int:
+        """Return how many must be open at a time."""
+        opened = self.count if self.kind else 0
+        if self.section == "asyncio":
+            opened *= 2 * _SELECTORS
+        return opened + _SPARE_DESCRIPTORS
+
+    @property
+    def size(self) -> str:
+        """Return the count in words."""
+        return f"{self.count:,} {'clients' if self.section == 'asyncio' else 'descriptors'}"
+
+
+def share(name: str, count: int) -> int:
+    """Return how many of so many descriptors the first words of a name mean."""
+    if name.startswith("one"):
+        return 1
+    if name.startswith("a tenth"):
+        return count // 10
+    return count if name.startswith("all") else 0
+
+
+def _rows(section: str, names: Sequence[str], kind: str, counts: Sequence[int]) -> list[Workload]:
+    """Return each name with each count, but where a tenth, or all, is one or none."""
+    return [
+        Workload(section, name, kind, count)
+        for name in names
+        for count in counts
+        if share(name, count) > 1 or name.startswith(("idle", "one"))
+    ]
+
+
+def workloads(effort: Effort) -> list[Workload]:
+    """Return all that is measured."""
+    counts = effort.counts
+    changes = [f"{part} by {change}" for change in _CHANGES for part in ("one", "a tenth", "all")]
+    in_selectors = [*_STATES, *(f"one by {change}" for change in _CHANGES)]
+    return [
+        *_rows("poll", _STATES, "pipes", counts),
+        *_rows("poll", _STATES, "sockets", counts),
+        *_rows("change", changes, "pipes", counts),
+        *(Workload("register", "from nothing", "", count) for count in counts),
+        *(Workload("call", name, "", _KNOWN) for name in _CALLS),
+        *(Workload("timeout", name, "pipes", 1) for name in _TIMEOUT_NAMES),
+        Workload("object once", "idle", "pipes", 1),
+        *_rows("one descriptor", _STATES[:2], "pipes", [1]),
+        *_rows("selector", in_selectors, "pipes", counts),
+        *(Workload("selector call", name, "pipes", _KNOWN) for name in _SELECTOR_CALL_NAMES),
+        Workload("selector once", "idle", "pipes", 1),
+        Workload("asyncio", "sock_sendall and sock_recv", "sockets", 1),
+        Workload("asyncio", "new connection", "sockets", 1),
+        *(Workload("asyncio", "echo", "sockets", count) for count in effort.clients),
+    ]
+
+
+_C_DECLARATIONS = """
+typedef struct { ...; } c_loop;
+c_loop *c_loop_new(const int *fds, const short *masks, int count);
+void c_loop_free(c_loop *loop);
+int c_loop_run(c_loop *loop, int changed, int timeout, long times);
+"""
+
+_c_module: Any = None
+
+
+def compiled_c_loop(directory: str) -> str:
+    """Compile the loop, and return the path of the module."""
+    builder = FFI()
+    builder.cdef(_C_DECLARATIONS)
+    source = Path(__file__).with_name("c_loop.c").read_text("utf-8")
+    builder.set_source("_c_loop", source, extra_compile_args=["-O2"])
+    return str(builder.compile(tmpdir=directory))
+
+
+def load_c_loop(path: str) -> None:
+    """Load the module that compiled_c_loop() made, in each process that measures."""
+    global _c_module
+    spec = importlib.util.spec_from_file_location("_c_loop", path)
+    assert spec is not None
+    assert spec.loader is not None
+    _c_module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(_c_module)
+
+
+def _c_loop(masks: dict[int, int], ready: int, changed: int = 0, timeout: int = 0) -> Timed:
+    """Return the loop over these descriptors, so many of which are ready."""
+    ffi, lib = _c_module.ffi, _c_module.lib
+    loop = ffi.gc(lib.c_loop_new(list(masks), list(masks.values()), len(masks)), lib.c_loop_free)
+    run = lib.c_loop_run
+
+    def timed(number: int) -> float:
+        begun = thread_time()
+        found = run(loop, changed, timeout, number)
+        seconds = thread_time() - begun
+        if found != ready:
+            raise RuntimeError(f"the C loop found {found} ready and not {ready}")
+        return seconds
+
+    return timed
+
 
 C_LOOP = "C loop"
 POLLERS: dict[str, Callable[[], Any]] = {
@@ -145,7 +304,7 @@ def _poll(workload: Workload) -> Iterator[Subjects]:
         subjects = {
             name: loop("poll(0)", {"poll": poller.poll}) for name, poller in pollers.items()
         }
-        yield {**subjects, C_LOOP: c_loop(masks, ready)}
+        yield {**subjects, C_LOOP: _c_loop(masks, ready)}
 
 
 @contextmanager
@@ -164,7 +323,7 @@ def _change(workload: Workload) -> Iterator[Subjects]:
             )
             for name, new in POLLERS.items()
         }
-        yield {**subjects, C_LOOP: c_loop(masks, 0, changed)}
+        yield {**subjects, C_LOOP: _c_loop(masks, 0, changed)}
 
 
 @contextmanager
@@ -206,7 +365,7 @@ def _timeout(workload: Workload) -> Iterator[Subjects]:
             name: loop(f"poll({timeout})", {"poll": _registered(new, masks, 1).poll})
             for name, new in POLLERS.items()
         }
-        yield {**subjects, C_LOOP: c_loop(masks, 1, timeout=milliseconds)}
+        yield {**subjects, C_LOOP: _c_loop(masks, 1, timeout=milliseconds)}
 
 
 @contextmanager
@@ -228,7 +387,7 @@ def _one_descriptor(workload: Workload) -> Iterator[Subjects]:
             "pypoll.poll_fd": loop("poll_fd(fd, mask, 0)", {**names, "poll_fd": pypoll.poll_fd}),
             "select.poll": loop(_ONCE, {**names, "new": select.poll}),
             "select.select": loop("select([fd], [], [], 0)", {**names, "select": select.select}),
-            C_LOOP: c_loop(masks, ready),
+            C_LOOP: _c_loop(masks, ready),
         }
 
 

@@ -18,6 +18,7 @@ CPYTHON_TESTS = Path(sysconfig.get_path("stdlib"), "test")
 SECONDS = 900
 
 pytestmark = [
+    pytest.mark.suites,
     pytest.mark.native,
     pytest.mark.skipif(
         platform.python_implementation() != "CPython",
