@@ -45,9 +45,15 @@ def needs(session: nox.Session, **packages: str) -> None:
             session.skip(f"{program} is missing: apt-get install {package}")
 
 
+def tmp(session: nox.Session) -> Path:
+    """Return the session's temporary directory, which is below .nox/."""
+    with session.chdir(ROOT):
+        return Path(session.create_tmp()).resolve()
+
+
 def copied(session: nox.Session, name: str = "source") -> Path:
     """Return a copy of the clone, so that no session writes into the clone itself."""
-    copy = Path(session.create_tmp(), name).resolve()
+    copy = tmp(session) / name
     shutil.rmtree(copy, ignore_errors=True)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
@@ -162,7 +168,7 @@ def types(session: nox.Session) -> None:
     )
     session.run("pytest", "tests/test_typing.py")
     session.chdir(ROOT)
-    session.run("mypy", "--cache-dir", str(Path(session.create_tmp(), "mypy")))
+    session.run("mypy", "--cache-dir", str(tmp(session) / "mypy"))
 
 
 @nox.session
@@ -180,9 +186,9 @@ def coverage(session: nox.Session) -> None:
     """Measure which Python code the tests reach on CPython, on PyPy and without ppoll(2)."""
     needs(session, pypy3="'pypy3 pypy3-dev'")
     session.install("virtualenv", "coverage>=7.10")
-    tmp = Path(session.create_tmp())
-    shutil.rmtree(tmp / "coverage", ignore_errors=True)
-    env = {"COVERAGE_FILE": str(tmp / "coverage" / "of")}
+    work = tmp(session)
+    shutil.rmtree(work / "coverage", ignore_errors=True)
+    env = {"COVERAGE_FILE": str(work / "coverage" / "of")}
     # PyPy, and the form without ppoll, have a few lines of their own, which these tests reach.
     own = [f"tests/test_{name}.py" for name in ("results", "selector", "threads", "signals")]
     own += ["-k", "order or died_with_its_thread or changes_made_by_a_handler"]
@@ -192,8 +198,8 @@ def coverage(session: nox.Session) -> None:
         ("poll-only", "python3", ["tests/test_signals.py", "-k", "without_ppoll"]),
         ("cpython", "python3", slow),
     ):
-        session.run("virtualenv", "-q", "--clear", "-p", interpreter, str(tmp / name))
-        python = str(tmp / name / "bin" / "python")
+        session.run("virtualenv", "-q", "--clear", "-p", interpreter, str(work / name))
+        python = str(work / name / "bin" / "python")
         installed(session, "coverage>=7.10", poll_only=name == "poll-only", python=python)
         session.run(
             python,
@@ -217,7 +223,7 @@ def coverage(session: nox.Session) -> None:
 def c(session: nox.Session) -> None:
     """Compile the C code with gcc, gcc -fanalyzer and clang; a warning is an error."""
     needs(session, gcc="gcc", clang="clang")
-    output = str(Path(session.create_tmp(), "shim.o"))
+    output = str(tmp(session) / "shim.o")
     for compiler in ["gcc"], ["gcc", "-fanalyzer"], ["clang"]:
         for form in "-UPYPOLL_POLL_ONLY", "-DPYPOLL_POLL_ONLY":
             for source in ["pypoll/shim.c", '-DPYPOLL_VERSION="0"'], ["tests/shim_faults.c"]:
@@ -363,7 +369,7 @@ def editable(session: nox.Session) -> None:
         session.install("-q", "-e", str(copy))
         session.run("python", "-c", f"import pypoll; assert {condition}")
 
-    session.chdir(session.create_tmp())
+    session.chdir(tmp(session))
     build_and_check("pypoll.POLLPRI == 2")
     changed = shim.read_text("utf-8").replace("CONSTANT(POLLPRI)", '{"POLLPRI", 1234},')
     shim.write_text(changed, "utf-8")
@@ -380,20 +386,20 @@ def editable(session: nox.Session) -> None:
 def frozen(session: nox.Session) -> None:
     """Check that PyInstaller's programs need no option for pypoll, and no Python."""
     copy = installed(session, "pyinstaller")
-    tmp = str(copy.parent)
+    work = str(copy.parent)
     for form in "onedir", "onefile":
         session.run(
             "pyinstaller",
             "--log-level=WARN",
             f"--{form}",
             f"--name={form}",
-            f"--distpath={tmp}/programs",
+            f"--distpath={work}/programs",
             "--noconfirm",
             "examples/asyncio_echo.py",
         )
     shutil.rmtree(copy)
-    session.chdir(tmp)
-    env = {"PATH": "", "TMPDIR": tmp}
+    session.chdir(work)
+    env = {"PATH": "", "TMPDIR": work}
     for program in "programs/onedir/onedir", "programs/onefile":
         session.run(
             f"./{program}", "--clients", "20", env=env, external=True, include_outer_env=False
@@ -407,7 +413,7 @@ def offline(session: nox.Session) -> None:
     without_network = ["unshare", "-rn"]
     if subprocess.run([*without_network, "true"], check=False).returncode:
         session.skip("this system does not let a process have a network of its own")
-    packages = Path(session.create_tmp(), "packages")
+    packages = tmp(session) / "packages"
     session.run(
         "pip",
         "wheel",
@@ -429,7 +435,7 @@ def offline(session: nox.Session) -> None:
         "pypoll",
         external=True,
     )
-    session.chdir(session.create_tmp())
+    session.chdir(tmp(session))
     session.run("python", "-m", "pypoll")
 
 
@@ -461,7 +467,7 @@ def git(*arguments: str) -> str:
 def built_sdist(session: nox.Session, directory: Path) -> Path:
     """Build the source distribution of the commit; it has the same bytes each time."""
     session.install("-c", str(TOOLS), "build")
-    built = Path(session.create_tmp(), "sdist")
+    built = tmp(session) / "sdist"
     shutil.rmtree(built, ignore_errors=True)
     session.run("python", "-m", "build", "-q", "--sdist", f"--outdir={built}", str(copied(session)))
     (original,) = built.iterdir()
@@ -487,7 +493,7 @@ def sdist_to_test(session: nox.Session) -> Path:
     if "PYPOLL_DIST" in os.environ:
         (found,) = DIST.glob("pypoll-*.tar.gz")
         return found
-    return built_sdist(session, Path(session.create_tmp(), "dist"))
+    return built_sdist(session, tmp(session) / "dist")
 
 
 @nox.session
@@ -495,7 +501,7 @@ def sdist(session: nox.Session) -> None:
     """Build the source distribution into dist/, and check what it holds."""
     shutil.rmtree(DIST, ignore_errors=True)
     built = built_sdist(session, DIST)
-    again = built_sdist(session, Path(session.create_tmp(), "again"))
+    again = built_sdist(session, tmp(session) / "again")
     if built.read_bytes() != again.read_bytes():
         session.error("two builds of the same commit differ")
     if built.stat().st_size >= 150_000:
@@ -517,15 +523,15 @@ def wheels(session: nox.Session) -> None:
     """Build the wheels for CPython and for PyPy, where it is here, into dist/ and check them."""
     session.install("-c", str(TOOLS), "virtualenv", *WHEEL_CHECKS)
     source = next(DIST.glob("pypoll-*.tar.gz"), None) or built_sdist(session, DIST)
-    tmp = Path(session.create_tmp())
+    work = tmp(session)
     # Without what a debugger reads, in which the path of the build stands.
     env = {"SOURCE_DATE_EPOCH": git("log", "-1", "--format=%ct"), "LDFLAGS": "-Wl,--strip-debug"}
     for interpreter in filter(shutil.which, ("python3", "pypy3")):
-        session.run("virtualenv", "-q", "--clear", "-p", interpreter, str(tmp / interpreter))
+        session.run("virtualenv", "-q", "--clear", "-p", interpreter, str(work / interpreter))
         for time in "1", "2":
-            shutil.rmtree(tmp / time, ignore_errors=True)
+            shutil.rmtree(work / time, ignore_errors=True)
             session.run(
-                f"{tmp / interpreter}/bin/python",
+                f"{work / interpreter}/bin/python",
                 "-m",
                 "pip",
                 "wheel",
@@ -533,12 +539,12 @@ def wheels(session: nox.Session) -> None:
                 "--no-deps",
                 "--no-cache-dir",
                 "-w",
-                str(tmp / time),
+                str(work / time),
                 str(source),
                 env=env,
                 external=True,
             )
-        session.run("python", "platforms/wheels.py", str(DIST), str(tmp / "1"), str(tmp / "2"))
+        session.run("python", "platforms/wheels.py", str(DIST), str(work / "1"), str(work / "2"))
 
 
 @nox.session
@@ -551,12 +557,12 @@ def platforms(session: nox.Session, platform: str) -> None:
     session.install("-c", str(TOOLS), *WHEEL_CHECKS)
     dist = DIST
     if "PYPOLL_DIST" not in os.environ:
-        dist = Path(session.create_tmp(), "dist").resolve()
+        dist = tmp(session) / "dist"
         built = built_sdist(session, dist)
         session.run("pip", "wheel", "-q", "--no-deps", "-w", str(dist), str(built))
     # Its mounts are its own, and its processes end with it.
     alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    session.run(*alone, "python", "platforms/run.py", platform, str(dist), external=True)
+    session.run(*alone, "python", "platforms/chroot.py", platform, str(dist), external=True)
 
 
 @nox.session

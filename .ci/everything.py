@@ -30,7 +30,7 @@ LONGEST = (
     "platforms(sid)", "platforms(arm64)", "platforms(s390x)", "platforms(mips64el)",
     "platforms(trixie)", "suites-3.13", "suites-3.11",
 )  # fmt: skip
-# The first has others run; platforms(sid) and platforms(trixie) have the interpreters of the others.
+# The first runs others; platforms(sid) and platforms(trixie) have the interpreters of the others.
 LEFT_OUT = re.compile(r"release|tests-3\.1[45]t?|tests-pypy3\.1.")
 SUMMARY = re.compile(r"\d+ (?:passed|failed).* in \d[^=]*")
 

@@ -1,6 +1,6 @@
 """Tests pypoll on another system, C library or processor, in a chroot: see README.md here.
 
-    python platforms/run.py PLATFORM DIST
+    python platforms/chroot.py PLATFORM DIST
 
 DIST is a directory with the source distribution and a wheel for x86-64, to which the wheels that
 are built here are added. nox runs this as root, in mount and process namespaces of its own:
