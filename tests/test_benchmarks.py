@@ -116,6 +116,12 @@ def test_many_objects_are_made_by_each_poller(results: dict[str, Any]) -> None:
     )
 
 
+def test_the_import_takes_time_and_pypoll_adds_to_that_of_cffi(results: dict[str, Any]) -> None:
+    taken = results["import"]
+    assert set(taken) == {"cffi", "cffi and pypoll", "pypoll adds"}
+    assert taken["cffi and pypoll"] > 0
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_registered_descriptor_takes_no_less_than_a_struct_pollfd(
     results: dict[str, Any],
