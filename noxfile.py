@@ -396,7 +396,7 @@ def built_sdist(session: nox.Session, directory: str = "dist") -> Path:
     date = int(git("log", "-1", "--format=%ct"))
     with sdist.open("wb") as file, gzip.GzipFile("", "wb", 9, file, mtime=0) as zipped:  # noqa: SIM117
         with tarfile.open(original) as source, tarfile.open(fileobj=zipped, mode="w") as new:
-            # PKG-INFO has the text of README.md, and is there twice: side by side they take no space.
+            # PKG-INFO has the text of README.md, and is there twice; side by side they compress.
             for member in sorted(source, key=lambda member: (Path(member.name).name, member.name)):
                 entry = tarfile.TarInfo(member.name)
                 entry.type, entry.size, entry.mtime = member.type, member.size, date
