@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -76,13 +77,15 @@ class Runner:
         environment["PYPOLL_DIST"] = str(self.clone / "dist")
         begun = time.monotonic()
         with log.open("wb") as output:
+            process = subprocess.Popen(
+                command, cwd=directory, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
             try:
-                status = subprocess.run(
-                    command, cwd=directory, env=environment, stdin=subprocess.DEVNULL,
-                    stdout=output, stderr=subprocess.STDOUT, check=False, timeout=SECONDS,
-                ).returncode  # fmt: skip
+                status = process.wait(SECONDS)
             except subprocess.TimeoutExpired:
-                status = -1
+                os.killpg(process.pid, signal.SIGKILL)
+                status = process.wait()
         text = log.read_text("utf-8", "replace")
         skipped = re.findall(r"(?m)^nox > Session \S+ skipped: (.*)", text)
         figures = SUMMARY.findall(text)
