@@ -33,12 +33,6 @@ from pypoll import POLLIN, POLLOUT, POLLPRI
 _STATES = ("idle", "one ready", "a tenth ready", "all ready")
 _CHANGES = ("unregister and register", "modify")
 _CALLS = ("register a known one", *_CHANGES)
-_SELECTOR_CALL_NAMES = (
-    "register and unregister",
-    "modify to READ|WRITE and back",
-    "get_map().get(absent)",
-)
-_TIMEOUT_NAMES = ("an int", "a float", "None")
 
 # Of a set in which calls are measured without a poll.
 _KNOWN = 100
@@ -124,11 +118,11 @@ def workloads(effort: Effort) -> list[Workload]:
         *_rows("change", changes, "pipes", counts),
         *(Workload("register", "from nothing", "", count) for count in counts),
         *(Workload("call", name, "", _KNOWN) for name in _CALLS),
-        *(Workload("timeout", name, "pipes", 1) for name in _TIMEOUT_NAMES),
+        *(Workload("timeout", name, "pipes", 1) for name in _TIMEOUTS),
         Workload("object once", "idle", "pipes", 1),
         *_rows("one descriptor", _STATES[:2], "pipes", [1]),
         *_rows("selector", in_selectors, "pipes", counts),
-        *(Workload("selector call", name, "pipes", _KNOWN) for name in _SELECTOR_CALL_NAMES),
+        *(Workload("selector call", name, "pipes", _KNOWN) for name in _SELECTOR_CALLS),
         Workload("selector once", "idle", "pipes", 1),
         Workload("asyncio", "sock_sendall and sock_recv", "sockets", 1),
         Workload("asyncio", "new connection", "sockets", 1),
