@@ -276,10 +276,11 @@ def foreign(root: Root, arch: str, processor: str) -> None:
                    "--platform", "any", "setuptools>=77", "wheel", "pytest>=8.1",
                    "hypothesis>=6.100")  # fmt: skip
         root.environment["PYTHONPATH"] = "/opt/packages"
-        # qemu's own choice has a pointer authentication that takes most of the time.
-        root.environment["QEMU_CPU"] = "cortex-a57" if arch == "arm64" else ""
-        program = "import sys, setuptools.build_meta as build; build.build_wheel(sys.argv[1])"
         if arch == "arm64":
+            # qemu's own choice has a pointer authentication that takes most of the time.
+            root.environment["QEMU_CPU"] = "cortex-a57"
+        program = "import sys, setuptools.build_meta as build; build.build_wheel(sys.argv[1])"
+        if arch == "arm64":  # a release has its wheel
             root.build("python3", "-c", program, directory="/work/source")
         else:
             root.run("python3", "-c", program, "/work/1", directory="/work/source")

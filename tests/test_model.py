@@ -254,10 +254,13 @@ class Descriptors(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(list(OPENED)), numbers=st.permutations(FEW))
     def open(self, kind: str, numbers: Sequence[int]) -> None:
         """Open it on these numbers, which may be open, and registered, already."""
-        for number, fd in zip(numbers, OPENED[kind]()):
+        opened = OPENED[kind]()
+        for number, fd in zip(numbers, opened):
             self.close_file(number)
             os.set_blocking(fd, False)
             os.dup2(fd, number)
+            os.close(fd)
+        for fd in opened[len(numbers) :]:
             os.close(fd)
 
     @rule(source=st.sampled_from(FEW), numbers=NEAR_NUMBERS)

@@ -323,6 +323,7 @@ check_steady(select, 6000)
 """
 
 CHANGES = """
+raise_limit(10_000)
 p = pypoll.Poll()
 model = {}
 chance = random.Random(1).random
