@@ -14,6 +14,7 @@ import select
 import selectors
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -198,8 +199,9 @@ def by_socket(call: Callable[[socket.socket], object]) -> Callable[[int], object
     """Return the call as one for a descriptor."""
 
     def of_descriptor(fd: int) -> None:
-        # A duplicate: what PyPy's constructor makes of a number and then refuses, its collector
-        # closes at any time.
+        # CPython's constructor leaves open what it refuses; PyPy's collector closes that.
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise OSError(errno.ENOTSOCK, "not a socket")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=os.dup(fd)) as sock:
             # PyPy's constructor has just undone that.
             sock.setblocking(False)
@@ -254,13 +256,10 @@ class Descriptors(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(list(OPENED)), numbers=st.permutations(FEW))
     def open(self, kind: str, numbers: Sequence[int]) -> None:
         """Open it on these numbers, which may be open, and registered, already."""
-        opened = OPENED[kind]()
-        for number, fd in zip(numbers, opened):
+        for number, fd in zip(numbers, OPENED[kind]()):
             self.close_file(number)
             os.set_blocking(fd, False)
             os.dup2(fd, number)
-            os.close(fd)
-        for fd in opened[len(numbers) :]:
             os.close(fd)
 
     @rule(source=st.sampled_from(FEW), numbers=NEAR_NUMBERS)
