@@ -50,7 +50,6 @@ def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
             f"file descriptor {shown(number)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
         )
     if number < 0:
-        # As CPython says it. What follows is for closed sockets.
-        source = "" if isinstance(fd, int) else f", which fileno() of {shown(fd)} returned"
-        raise ValueError(f"file descriptor cannot be a negative integer ({number}){source}")
+        cause = "" if isinstance(fd, int) else f": {shown(fd)} is closed, or has none"
+        raise ValueError(f"file descriptor cannot be a negative integer ({number}){cause}")
     return number
