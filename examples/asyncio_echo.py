@@ -4,7 +4,7 @@
     python examples/asyncio_echo.py --clients 200     let 200 clients in the same loop check it
 
 Exit status: 0 when the server was stopped, or when every client got every byte back;
-1 when something went wrong; 2 when the command was not understood.
+1 when something went wrong; 2 when the command was not understood or the clients do not fit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import selectors
 import signal
 import sys
@@ -23,6 +24,7 @@ CHUNK = 64 * 1024  # the most that is read at a time
 MESSAGE = 1024  # what a client sends before it waits for the answer
 BACKLOG = 1024  # the system cuts it down to its own maximum
 HOST = "127.0.0.1"
+RESERVED_DESCRIPTORS = 32  # standard streams, listener, the loop's own, and some to spare
 
 SELECTORS: dict[str, type[selectors.BaseSelector]] = {
     "pypoll": pypoll.PollSelector,
@@ -115,6 +117,16 @@ async def serve(arguments: argparse.Namespace) -> int:
     return status
 
 
+def raise_descriptor_limit(needed: int) -> int:
+    """Raise the soft limit of open descriptors as far as needed, and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def main() -> int:
     """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(description="asyncio echo server over pypoll.PollSelector")
@@ -131,6 +143,18 @@ def main() -> int:
         parser.error("--clients must be at least 1")
     if not 0 < arguments.seconds <= 86400:
         parser.error("--seconds must be above 0, and a day at most")
+
+    # Both ends of each connection are in this process.
+    needed = 2 * (arguments.clients or 0) + RESERVED_DESCRIPTORS
+    limit = raise_descriptor_limit(needed)
+    if 0 <= limit < needed:
+        print(
+            f"{arguments.clients:,} clients do not fit: they need a limit of {needed:,} open "
+            f"descriptors, and the hard limit (ulimit -Hn) is {limit:,}, "
+            f"enough for {max(0, (limit - RESERVED_DESCRIPTORS) // 2):,} clients",
+            file=sys.stderr,
+        )
+        return 2
 
     def new_loop() -> asyncio.SelectorEventLoop:
         return asyncio.SelectorEventLoop(SELECTORS[arguments.selector]())

@@ -10,8 +10,12 @@ from pypoll.events import *  # noqa: F403 - the names depend on the system
 from pypoll.events import CONSTANTS as _CONSTANTS
 from pypoll.events import PollEvent
 from pypoll.library import __version__
+from pypoll.patching import install
 from pypoll.poller import Poll, poll, poll_fd
 from pypoll.selector import EVENT_HANGUP, EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
+
+# The name that the select module gives it.
+error = OSError
 
 __all__ = [
     "EVENT_HANGUP",
@@ -22,7 +26,20 @@ __all__ = [
     "PollEvent",
     "PollSelector",
     "__version__",
+    "install",
     "poll",
     "poll_fd",
 ]
 __all__ += list(_CONSTANTS)
+
+
+TYPE_CHECKING = False
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Import pypoll.select and pypoll.types when they are first used, for few programs do."""
+        if name not in {"select", "types"}:
+            raise AttributeError(f"module 'pypoll' has no attribute {name!r}")
+        from importlib import import_module
+
+        return import_module(f"pypoll.{name}")

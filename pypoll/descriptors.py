@@ -9,19 +9,9 @@ from pypoll.messages import shown
 
 MAX_DESCRIPTOR = 2**31 - 1
 
-# Importing typing takes half as long again as all of pypoll does: it is left to type checkers.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol, Union
-
-    class HasFileno(Protocol):
-        """An object that knows its file descriptor: a file, a socket, a selector."""
-
-        def fileno(self) -> int:
-            """Return the file descriptor."""
-            ...
-
-    FileDescriptorLike = Union[int, HasFileno]
+    from pypoll.types import FileDescriptorLike
 
 
 def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
@@ -60,5 +50,6 @@ def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
             f"file descriptor {shown(number)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
         )
     if number < 0:
-        raise ValueError(f"file descriptor cannot be a negative integer ({number})")
+        cause = "" if isinstance(fd, int) else f": {shown(fd)} is closed, or has none"
+        raise ValueError(f"file descriptor cannot be a negative integer ({number}){cause}")
     return number

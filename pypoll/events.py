@@ -55,7 +55,7 @@ def event_mask(mask: SupportsIndex) -> int:
     return number
 
 
-class _EventFlag(IntFlag):
+class EventFlag(IntFlag):
     """How a mask is shown: alike in every Python version."""
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ if TYPE_CHECKING:
         POLLINIGNEOF: int
         POLLSTANDARD: int
 
-    class PollEvent(_EventFlag):
+    class PollEvent(EventFlag):
         """An event mask, or the events of a descriptor, that shows its names."""
 
         POLLIN = auto()
@@ -135,7 +135,7 @@ else:
     # What `from pypoll.events import *` hands to the package: the constants of this system.
     __all__ = list(CONSTANTS)
 
-    PollEvent = _EventFlag("PollEvent", CONSTANTS, module="pypoll")
+    PollEvent = EventFlag("PollEvent", CONSTANTS, module="pypoll")
     PollEvent.__doc__ = """An event mask, or the events of a descriptor, that shows its names.
 
     poll() itself returns plain ints; this is for reading them. Bits that the system has no

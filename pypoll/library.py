@@ -15,18 +15,23 @@ except ModuleNotFoundError as _error:
     _directory = os.path.dirname(__file__)
     if not os.path.isdir(_directory):
         _reason = (
-            f"{_directory} is in an archive, out of which no compiled module can be imported: "
-            "install pypoll beside it, or make one that unpacks itself, as those of shiv and pex do"
+            f"{_directory} is in an archive, from which Python cannot import a compiled module: "
+            "install pypoll beside it, or make an archive that unpacks itself, with shiv or pex"
         )
     elif _error.name == "_cffi_backend":
         _reason = "pypoll needs cffi, which is not installed here: pip install cffi"
+    elif os.path.exists(os.path.join(os.path.dirname(_directory), "build_poll.py")):
+        _reason = (
+            f"You are importing pypoll from its source directory {os.path.dirname(_directory)}, "
+            "where it is not compiled: run Python from another directory, or pip install -e ."
+        )
     else:
         _found = [name for name in os.listdir(_directory) if re.match(r"_shim\.(?!pyi$)", name)]
         _reason = (
             f"{_directory} has {', '.join(_found) or 'no compiled module'}, and this interpreter "
-            f"looks for {' or '.join('_shim' + suffix for suffix in EXTENSION_SUFFIXES)}: it is a "
-            "source tree or a copy of one, or was installed for another interpreter; install "
-            "pypoll by pip, and import that"
+            f"looks for {' or '.join('_shim' + suffix for suffix in EXTENSION_SUFFIXES)}: it was "
+            "installed for another interpreter, or copied without its compiled module; install "
+            "pypoll with this interpreter's pip"
         )
     raise ImportError(_reason, name=_error.name, path=_directory) from None
 
@@ -39,7 +44,8 @@ _compiled_version = ffi.string(lib.pypoll_version()).decode()
 if _compiled_version != __version__:
     raise ImportError(
         f"this is pypoll {__version__}, but its compiled module is of version "
-        f"{_compiled_version}: two installations are mixed up; uninstall pypoll and install it anew"
+        f"{_compiled_version}: two installations are mixed up; "
+        "uninstall pypoll and install it again"
     )
 
 lib.pypoll_watch_forks()

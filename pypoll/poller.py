@@ -12,6 +12,7 @@ from errno import EBUSY, EINVAL, ENOBUFS, ENOENT, ENOSPC
 from functools import partial
 from struct import Struct
 
+import pypoll
 from pypoll.descriptors import MAX_DESCRIPTOR, descriptor
 from pypoll.events import DEFAULT_MASK, MAX_MASK, PollEvent, event_mask
 from pypoll.integers import plain
@@ -21,12 +22,12 @@ from pypoll.timeouts import NO_LIMIT, nanoseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn, SupportsIndex
+    from typing import NoReturn
 
     from typing_extensions import Self
 
-    from pypoll.descriptors import FileDescriptorLike
-    from pypoll.timeouts import RealNumber
+    import pypoll.types
+    from pypoll.types import Any
 
 __all__ = ["Poll", "poll", "poll_fd"]
 
@@ -71,6 +72,17 @@ if _PYPY:
     from __pypy__ import add_memory_pressure
 
 
+class _NoArguments:
+    """The signature of Poll, whose __new__() takes what a subclass's __init__() may need."""
+
+    def __get__(self, instance: Poll | None, owner: type[Poll]) -> Any:
+        if owner is not Poll:
+            raise AttributeError("__signature__")
+        from inspect import Signature
+
+        return Signature()
+
+
 class Poll:
     """A set of file descriptors to wait for: a drop-in for the object of ``select.poll()``.
 
@@ -110,13 +122,18 @@ class Poll:
     # Subclasses are unlikely to use these names by chance. The set is never replaced, so memory
     # that the kernel writes to lives as long as this object, which every wait refers to. The
     # other three are made when they are needed.
-    _pypoll_set: Any
-    _pypoll_owner: Any
-    _pypoll_few: Any
-    _pypoll_many: Any
+    if TYPE_CHECKING:
+        _pypoll_set: Any
+        _pypoll_owner: Any
+        _pypoll_few: Any
+        _pypoll_many: Any
+
+    if not TYPE_CHECKING:
+        __signature__ = _NoArguments()
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Create the set here, so that a subclass need not call __init__."""
+        """Create an empty set."""
+        # Here, so that a subclass need not call __init__().
         self = super().__new__(cls)
         self._pypoll_set = _new("pypoll_set *")
         return self
@@ -124,7 +141,12 @@ class Poll:
     def __init__(self) -> None:
         """Create an empty set."""
 
-    def register(self, fd: FileDescriptorLike, eventmask: SupportsIndex = DEFAULT_MASK, /) -> None:
+    def register(
+        self,
+        fd: pypoll.types.FileDescriptorLike,
+        eventmask: pypoll.types.SupportsIndex = DEFAULT_MASK,
+        /,
+    ) -> None:
         """Register a descriptor, or change the event mask of a registered one.
 
         *fd* is an int or an object whose ``fileno()`` returns one. It need not be open: poll()
@@ -152,7 +174,9 @@ class Poll:
                     _refuse(fd, eventmask)
                 raise MemoryError(f"no memory to register file descriptor {fd}")
 
-    def modify(self, fd: FileDescriptorLike, eventmask: SupportsIndex, /) -> None:
+    def modify(
+        self, fd: pypoll.types.FileDescriptorLike, eventmask: pypoll.types.SupportsIndex, /
+    ) -> None:
         """Change the event mask of a registered descriptor.
 
         Takes the arguments of register() and raises its exceptions, except MemoryError. Raises
@@ -169,7 +193,7 @@ class Poll:
         if error:
             _refuse(fd, eventmask)
 
-    def unregister(self, fd: FileDescriptorLike, /) -> None:
+    def unregister(self, fd: pypoll.types.FileDescriptorLike, /) -> None:
         """Remove a descriptor from the set.
 
         If the descriptor is closed already, pass its number: a closed file object has none.
@@ -188,7 +212,7 @@ class Poll:
         if error:
             _refuse(fd, 0)
 
-    def poll(self, timeout: RealNumber | None = None, /) -> list[tuple[int, int]]:
+    def poll(self, timeout: pypoll.types.Timeout = None, /) -> list[tuple[int, int]]:
         """Wait until a registered descriptor is ready, and return a list of (fd, event).
 
         *timeout* is any real number of milliseconds. 0 returns at once; None, ``math.inf`` and
@@ -236,8 +260,8 @@ class Poll:
 
     def ppoll(
         self,
-        timeout: RealNumber | None = None,
-        sigmask: Iterable[int] | None = None,
+        timeout: pypoll.types.Timeout = None,
+        sigmask: pypoll.types.SignalMask = None,
         /,
     ) -> list[tuple[int, int]]:
         """Wait like poll(), with the thread's signal mask replaced during the wait.
@@ -354,10 +378,10 @@ class Poll:
     def __bool__(self) -> bool:
         return True
 
-    def __contains__(self, fd: FileDescriptorLike, /) -> bool:
+    def __contains__(self, fd: pypoll.types.FileDescriptorLike, /) -> bool:
         return lib.pypoll_mask(self._pypoll_set, descriptor(fd)) >= 0
 
-    def __getitem__(self, fd: FileDescriptorLike, /) -> int:
+    def __getitem__(self, fd: pypoll.types.FileDescriptorLike, /) -> int:
         number = descriptor(fd)
         mask = lib.pypoll_mask(self._pypoll_set, number)
         if mask < 0:
@@ -420,9 +444,9 @@ poll = Poll
 
 
 def poll_fd(
-    fd: FileDescriptorLike,
-    eventmask: SupportsIndex = DEFAULT_MASK,
-    timeout: RealNumber | None = None,
+    fd: pypoll.types.FileDescriptorLike,
+    eventmask: pypoll.types.SupportsIndex = DEFAULT_MASK,
+    timeout: pypoll.types.Timeout = None,
     /,
 ) -> int:
     """Wait until one descriptor is ready, and return its events, or 0 if time ran out.
@@ -458,11 +482,19 @@ def poll_fd(
 def _signal_numbers(sigmask: Iterable[int]) -> bytes:
     """Return the numbers of the signals in a mask, checked as signal.pthread_sigmask() does."""
     numbers = set()
-    for item in sigmask:
+    try:
+        items = iter(sigmask)
+    except TypeError:
+        raise TypeError(
+            f"sigmask must be an iterable of signal numbers, not {shown(sigmask)}"
+        ) from None
+    for item in items:
         try:
             number = plain(operator.index(item))
         except TypeError:
-            raise TypeError(f"signal mask must hold signal numbers, not {shown(item)}") from None
+            raise TypeError(
+                f"sigmask must be an iterable of signal numbers, but it holds {shown(item)}"
+            ) from None
         if not 1 <= number < signal.NSIG:
             raise ValueError(
                 f"signal number {shown(number)} is out of range: expected 1 to {signal.NSIG - 1}"

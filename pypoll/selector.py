@@ -9,6 +9,7 @@ from errno import EAGAIN, ENOMEM, ENOSPC
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 
+import pypoll
 from pypoll.descriptors import MAX_DESCRIPTOR, descriptor
 from pypoll.events import CONSTANTS
 from pypoll.integers import index
@@ -19,10 +20,10 @@ from pypoll.timeouts import NEGATIVE, NO_LIMIT, PER_SECOND, nanoseconds
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Callable, SupportsIndex
+    from typing import Callable
 
-    from pypoll.descriptors import FileDescriptorLike
-    from pypoll.timeouts import RealNumber
+    import pypoll.types
+    from pypoll.types import Any
 
 __all__ = ["EVENT_HANGUP", "EVENT_READ", "EVENT_URGENT", "EVENT_WRITE", "PollSelector"]
 
@@ -118,10 +119,12 @@ class _Registered(Mapping["Any", SelectorKey]):
     def __len__(self) -> int:
         return len(self._selector._fd_to_key)
 
-    def __getitem__(self, fileobj: FileDescriptorLike) -> SelectorKey:
+    def __getitem__(self, fileobj: pypoll.types.FileDescriptorLike) -> SelectorKey:
         return self._selector._key_of(fileobj)
 
-    def get(self, fileobj: FileDescriptorLike, default: Any = None) -> Any:
+    def get(
+        self, fileobj: pypoll.types.FileDescriptorLike, default: object = None
+    ) -> pypoll.types.Any:
         """Return the key of a file object or *default*: asyncio asks at each add_reader()."""
         if type(fileobj) is not int or fileobj < 0:
             fileobj = self._selector._fd_of(fileobj)
@@ -165,7 +168,8 @@ class PollSelector(BaseSelector):
 
     # The standard library's names, which its tests and some programs look for.
     _selector_cls = Poll
-    _fd_to_key: dict[int, SelectorKey]
+    if TYPE_CHECKING:
+        _fd_to_key: dict[int, SelectorKey]
 
     def __init__(self) -> None:
         """Create a selector with nothing registered."""
@@ -193,7 +197,9 @@ class PollSelector(BaseSelector):
             self._add = self._selector.register
             self._remove = self._selector.unregister
 
-    def register(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def register(
+        self, fileobj: pypoll.types.FileDescriptorLike, events: int, data: object = None
+    ) -> SelectorKey:
         """Register a file object, or a descriptor, for some events.
 
         *fileobj* is an int or an object whose ``fileno()`` returns something that ``int()`` takes.
@@ -235,7 +241,7 @@ class PollSelector(BaseSelector):
             self._unsettled.add(fd)
         return key
 
-    def unregister(self, fileobj: FileDescriptorLike) -> SelectorKey:
+    def unregister(self, fileobj: pypoll.types.FileDescriptorLike) -> SelectorKey:
         """Unregister a file object, which may be closed already.
 
         Returns its key. Raises KeyError if it is not registered, and ValueError if it is not a
@@ -272,7 +278,9 @@ class PollSelector(BaseSelector):
             raise KeyError(f"{shown(fileobj)} is not registered")
         return key
 
-    def modify(self, fileobj: FileDescriptorLike, events: int, data: Any = None) -> SelectorKey:
+    def modify(
+        self, fileobj: pypoll.types.FileDescriptorLike, events: int, data: object = None
+    ) -> SelectorKey:
         """Change the events or the data of a registered file object.
 
         *events* may be 0, which is a pause: the key stays, but nothing is reported, not even a
@@ -302,7 +310,10 @@ class PollSelector(BaseSelector):
                 with suppress(KeyError):
                     self._remove(fd)
             elif self._set is None and key.events:
-                self._selector.modify(fd, _MASKS[events])
+                try:
+                    self._selector.modify(fd, _MASKS[events])
+                except FileNotFoundError:  # another thread has taken it out
+                    self._selector.register(fd, _MASKS[events])
             elif self._add(fd, _MASKS[events]):
                 self._selector.register(fd, _MASKS[events])
         except BaseException:
@@ -314,7 +325,7 @@ class PollSelector(BaseSelector):
             self._unsettled.add(fd)
         return changed
 
-    def select(self, timeout: RealNumber | None = None) -> list[Pair]:
+    def select(self, timeout: pypoll.types.Timeout = None) -> list[Pair]:
         """Wait until a registered file object is ready.
 
         *timeout* is any real number of seconds. None and infinity wait indefinitely, zero and
@@ -380,7 +391,7 @@ class PollSelector(BaseSelector):
             with suppress(KeyError):
                 self.unregister(fd)
 
-    def get_key(self, fileobj: FileDescriptorLike) -> SelectorKey:
+    def get_key(self, fileobj: pypoll.types.FileDescriptorLike) -> SelectorKey:
         """Return the key of a registered file object.
 
         Raises KeyError if it is not registered, ValueError if it is not a file object, and
@@ -390,7 +401,7 @@ class PollSelector(BaseSelector):
             raise RuntimeError("Selector is closed")
         return self._key_of(fileobj)
 
-    def get_map(self) -> Mapping[Any, SelectorKey]:
+    def get_map(self) -> Mapping[pypoll.types.Any, SelectorKey]:
         """Return a mapping of file objects to keys, which shows later changes too."""
         return self._map  # type: ignore[return-value] # None once it is closed, as elsewhere
 
@@ -403,7 +414,7 @@ class PollSelector(BaseSelector):
             0 if limit == NEGATIVE else limit / 1e6 if limit < 2**53 else -(-limit // 10**6)
         )
 
-    def _fd_of(self, fileobj: FileDescriptorLike) -> int:
+    def _fd_of(self, fileobj: pypoll.types.FileDescriptorLike) -> int:
         """Return the descriptor of a file object, even if it is closed but registered."""
         try:
             if isinstance(fileobj, int):
@@ -416,7 +427,7 @@ class PollSelector(BaseSelector):
                     return key.fd
             raise ValueError(f"Invalid file object: {shown(fileobj)}: {shown(error)}") from error
 
-    def _key_of(self, fileobj: FileDescriptorLike) -> SelectorKey:
+    def _key_of(self, fileobj: pypoll.types.FileDescriptorLike) -> SelectorKey:
         """Return the key of a file object, or raise KeyError."""
         fd = (
             fileobj
@@ -456,7 +467,7 @@ class PollSelector(BaseSelector):
                 self._unsettled.add(fd)
 
 
-def _checked_events(events: SupportsIndex, least: int) -> int:
+def _checked_events(events: pypoll.types.SupportsIndex, least: int) -> int:
     """Return a selector's events as a plain int, or raise TypeError or ValueError."""
     number = index(events, "events")
     if not least <= number < 16:

@@ -21,16 +21,7 @@ MAX_NANOSECONDS = 2**63 - 1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol, SupportsIndex, Union
-
-    class SupportsIntegerRatio(Protocol):
-        """A number that is exactly one integer over another: Fraction, Decimal, float, int."""
-
-        def as_integer_ratio(self) -> tuple[int, int]:
-            """Return numerator and denominator."""
-            ...
-
-    RealNumber = Union[float, SupportsIndex, SupportsIntegerRatio]
+    from pypoll.types import Any, RealNumber
 
 
 def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:

@@ -39,6 +39,7 @@ class Wait:
         self.p = selector._selector
         for fd in self.fds:
             selector.register(fd, pypoll.EVENT_READ)
+            self.p.register(fd, pypoll.POLLIN)  # on PyPy the next select() would do that
         self.wait = {
             "poll": self.p.poll,
             "ppoll": lambda timeout: self.p.ppoll(timeout, MASK),

@@ -57,8 +57,18 @@ def test_a_compiled_module_that_is_not_there_is_named(tmp_path: Path) -> None:
     ran = imported_from(tmp_path)
     assert ran.returncode == 1
     assert f"ImportError: {package} has no compiled module, and this interpreter" in ran.stderr
-    assert "install pypoll by pip" in ran.stderr
+    assert "install pypoll with this interpreter's pip" in ran.stderr
     assert "During handling" not in ran.stderr
+
+
+def test_a_source_tree_that_is_not_compiled_says_what_to_do(tmp_path: Path) -> None:
+    for compiled in copied_to(tmp_path).glob("_shim.*so"):
+        compiled.unlink()
+    (tmp_path / "build_poll.py").touch()
+    ran = imported_from(tmp_path)
+    assert ran.returncode == 1
+    assert f"importing pypoll from its source directory {tmp_path}, where" in ran.stderr
+    assert "run Python from another directory, or pip install -e ." in ran.stderr
 
 
 def test_a_compiled_module_for_another_interpreter_is_named(tmp_path: Path) -> None:

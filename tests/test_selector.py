@@ -1050,7 +1050,7 @@ def closed_descriptor(stack: contextlib.ExitStack) -> Made:
     reading, writing = os.pipe()
     stack.callback(os.close, writing)
     # A number which nothing else takes meanwhile.
-    fd = fcntl.fcntl(reading, fcntl.F_DUPFD_CLOEXEC, 500)
+    fd = fcntl.fcntl(reading, fcntl.F_DUPFD, 500)
     os.close(reading)
     return fd, lambda: os.close(fd)
 

@@ -473,7 +473,7 @@ def test_the_signal_mask_is_in_force_again_when_an_interrupted_wait_goes_on(
 @pytest.mark.parametrize(
     ("sigmask", "exception", "words"),
     [
-        (5, TypeError, "int"),
+        (15, TypeError, "sigmask must be an iterable of signal numbers, not 15"),
         (["x"], TypeError, "'x'"),
         ([1.0], TypeError, "1.0"),
         ([None], TypeError, "None"),

@@ -10,10 +10,12 @@ import sys
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import pypoll
 import pypoll as select
+import pypoll.types
+from pypoll import select as selecting
 
 if TYPE_CHECKING:
     from typing_extensions import assert_type
@@ -129,6 +131,26 @@ async def loop_with_selector(connection: socket.socket) -> None:
     as_any: selectors.BaseSelector = selector
     asyncio.SelectorEventLoop(as_any)
     asyncio.SelectorEventLoop(select.PollSelector())
+
+
+def drop_in() -> None:
+    """The select module of the interpreter with pypoll's poll in it."""
+    assert_type(selecting.poll(), pypoll.Poll)
+    assert_type(selecting.POLLIN | selecting.POLLHUP, int)
+    assert_type(selecting.select([Port()], [], [], 1.0)[0], list[Port])
+    if sys.platform == "linux":
+        assert_type(selecting.epoll().closed, bool)
+        assert_type(selecting.EPOLLIN | selecting.POLLRDHUP, int)
+    else:
+        selecting.kqueue().close()
+    try:
+        pypoll.install()
+    except selecting.error as error:
+        assert_type(error.errno, Optional[int])
+
+
+def annotated(fd: pypoll.types.FileDescriptorLike, timeout: pypoll.types.Timeout) -> int:
+    return pypoll.poll_fd(fd, pypoll.POLLIN, timeout)
 
 
 # Each of these must be refused: a comment without a mistake is one, to both type checkers.

@@ -1,0 +1,40 @@
+"""The shortest honest echo server over pypoll.Poll: a start for one of your own.
+
+python examples/first_server.py [PORT]      try `nc 127.0.0.1 7008`
+"""
+
+import contextlib
+import socket
+import sys
+
+import pypoll
+
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 7008))
+listener.setblocking(False)
+print(f"echo server on 127.0.0.1:{listener.getsockname()[1]}, until Ctrl-C", flush=True)
+poller = pypoll.Poll()
+poller.register(listener, pypoll.POLLIN)
+clients: dict[int, tuple[socket.socket, bytearray]] = {}
+
+while True:
+    for fd, _event in poller.poll():
+        try:
+            if fd == listener.fileno():
+                client, _address = listener.accept()
+                client.setblocking(False)
+                clients[client.fileno()] = client, bytearray()
+                poller.register(client, pypoll.POLLIN)
+                continue
+            client, output = clients[fd]
+            if not output:  # read only if all is sent: so a slow client costs one chunk
+                output += client.recv(65536)
+                if not output:
+                    raise ConnectionError("the client has hung up")
+            with contextlib.suppress(BlockingIOError):
+                del output[: client.send(output)]
+            poller.modify(fd, pypoll.POLLOUT if output else pypoll.POLLIN)
+        except BlockingIOError:
+            pass  # it was not ready after all
+        except ConnectionError:
+            poller.unregister(fd)
+            clients.pop(fd)[0].close()

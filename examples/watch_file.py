@@ -1,0 +1,44 @@
+"""Print a file of the kernel each time that it changes: POLLPRI tells.
+
+    python examples/watch_file.py /proc/self/mountinfo
+    python examples/watch_file.py /sys/class/gpio/gpio17/value
+
+The kernel reports POLLPRI, and POLLERR with it, for files in /sys and /proc that support it (GPIO
+values, alarms of hwmon, mounts) until they are read from the beginning. Files on disk do not.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pypoll
+
+
+def contents(path: str) -> Iterator[bytes]:
+    """Yield what is in the file now, and then after each change."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        while True:
+            os.lseek(fd, 0, os.SEEK_SET)
+            content = b""
+            while chunk := os.read(fd, 65536):
+                content += chunk
+            yield content
+            pypoll.poll_fd(fd, pypoll.POLLPRI)
+    finally:
+        os.close(fd)
+
+
+def main() -> None:
+    """Print until Ctrl-C."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: watch_file.py FILE")
+    for content in contents(sys.argv[1]):
+        sys.stdout.write(content.decode(errors="replace"))
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

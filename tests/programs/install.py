@@ -1,0 +1,159 @@
+"""A process that calls pypoll.install(), for test_install.py: one of the functions below."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import select
+import selectors
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import pypoll
+
+# What mypy knows of the module is no longer true here.
+module: Any = select
+standard = module.poll
+selector_class: Any = selectors.PollSelector
+handled: list[int] = []
+
+
+def send_signal(seconds: float) -> None:
+    """Have a signal arrive whose handler returns: PyPy's own poll() returns [] then."""
+    signal.signal(signal.SIGALRM, lambda number, _frame: handled.append(number))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def count_waits() -> list[object]:
+    """Return a list that grows with each wait in a Poll."""
+    waits: list[object] = []
+    poll = pypoll.Poll.poll
+
+    def counted(self: pypoll.Poll, *timeout: Any) -> list[tuple[int, int]]:
+        waits.append(timeout)
+        return poll(self, *timeout)
+
+    setattr(pypoll.Poll, "poll", counted)  # noqa: B010 - mypy refuses the assignment
+    return waits
+
+
+def replaces_what_the_standard_library_uses() -> None:
+    assert selector_class._selector_cls is standard is not pypoll.Poll
+    pypoll.install()
+    pypoll.install()
+    assert module.poll is selector_class._selector_cls is pypoll.Poll
+    assert type(selector_class()._selector) is pypoll.Poll
+    for name in pypoll.__all__:
+        if name.startswith("POLL"):
+            assert getattr(select, name) == getattr(pypoll, name), name
+
+
+def works_from_many_threads() -> None:
+    threads = [threading.Thread(target=pypoll.install) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert module.poll is pypoll.Poll
+
+
+def leaves_what_others_have_replaced() -> None:
+    module.poll = list
+    refused()
+    assert module.poll is list
+    del module.poll
+    refused()
+    assert not hasattr(select, "poll")
+    assert selector_class._selector_cls is standard
+
+
+def refused() -> None:
+    message = ""
+    try:
+        pypoll.install()
+    except RuntimeError as error:
+        message = str(error)
+    assert "another library has replaced it" in message
+
+
+def waits_as_long_as_it_is_asked_to() -> None:
+    """PyPy's own poll() does not wait for less than a millisecond, and a signal ends its wait."""
+    pypoll.install()
+    reading, writing = os.pipe()
+    p = module.poll()
+    p.register(reading, select.POLLIN)
+    begun = time.monotonic_ns()
+    assert p.poll(0.5) == []
+    assert time.monotonic_ns() - begun >= 500_000
+    send_signal(0.02)
+    threading.Timer(0.2, os.write, (writing, b"x")).start()
+    assert p.poll() == [(reading, select.POLLIN)]
+    assert handled
+
+
+def reaches_subprocess() -> None:
+    pypoll.install()
+    waits = count_waits()
+    send_signal(0.02)
+    program = "import time; time.sleep(0.5); print('done')"
+    child = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = time.monotonic_ns()
+    try:
+        child.communicate(timeout=0.05)
+    except subprocess.TimeoutExpired:
+        assert time.monotonic_ns() - begun >= 50_000_000
+    else:
+        raise AssertionError("the child had no time to end")
+    assert child.communicate(timeout=60) == ("done\n", "")
+    assert handled
+    assert waits
+
+
+def reaches_multiprocessing() -> None:
+    pypoll.install()
+    waits = count_waits()
+    here, there = multiprocessing.Pipe()
+    begun = time.monotonic_ns()
+    assert not here.poll(0.0005)
+    assert time.monotonic_ns() - begun >= 500_000
+    assert 0 < len(waits) <= 2  # it does not spin
+    send_signal(0.02)
+    threading.Timer(0.2, there.send, ("x",)).start()
+    assert multiprocessing.connection.wait([here]) == [here]
+    assert here.recv() == "x"
+    assert handled
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """One connection of the server below."""
+
+    def handle(self) -> None:
+        self.request.sendall(self.request.recv(100))
+
+
+def reaches_socketserver() -> None:
+    pypoll.install()
+    waits = count_waits()
+    with socketserver.TCPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever).start()
+        with socket.create_connection(server.socket.getsockname()) as client:
+            client.sendall(b"hello")
+            assert client.recv(100) == b"hello"
+        server.shutdown()
+    assert waits
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
