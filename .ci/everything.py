@@ -62,10 +62,9 @@ class Runner:
 
     def sessions(self) -> list[str]:
         """Return the names of the sessions, the longest first."""
-        listed = subprocess.run(
-            [*self.nox, "--list", "--json"], check=True, capture_output=True, text=True
-        )
-        names = [session["session"] for session in json.loads(listed.stdout)]
+        # Without -k, nox lists those that it runs by default.
+        listed = subprocess.check_output([*self.nox, "--list", "--json", "-k", "not nothing"])
+        names = [session["session"] for session in json.loads(listed)]
         kept = [name for name in names if not LEFT_OUT.fullmatch(name) and name not in FIRST]
         return [*LONGEST, *(name for name in kept if name not in LONGEST)]
 
