@@ -465,6 +465,7 @@ def platforms(session: nox.Session, platform: str) -> None:
         sdist = built_sdist(session)
         dist = sdist.parent
         run(session, "python -m pip wheel -q --no-deps -w", dist, sdist)
+    tmp(session)  # where the chroot goes
     # Its mounts are its own, and its processes end with it.
     alone = "unshare --mount --pid --fork --kill-child --mount-proc"
     run(session, f"{alone} python platforms/chroot.py {platform}", dist)
