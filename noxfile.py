@@ -45,13 +45,8 @@ def run(session: nox.Session, *parts: str | Path | list[str], **options: Any) ->
     """Run a command of words; paths and lists may hold spaces. With silent, return its output."""
     command: list[str] = []
     for part in parts:
-        command += (
-            part.split()
-            if isinstance(part, str)
-            else part
-            if isinstance(part, list)
-            else [str(part)]
-        )
+        words = part.split() if isinstance(part, str) else part
+        command += words if isinstance(words, list) else [str(words)]
     return str(session.run(*command, external=True, **options))
 
 
@@ -192,7 +187,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """Check that tests reach all of the Python code, on CPython, on PyPy or without ppoll(2)."""
-    needs(session, pypy3="'pypy3 pypy3-dev'")
+    needs(session, pypy3="pypy3 pypy3-dev")
     session.install("virtualenv", "coverage>=7.10")
     shutil.rmtree(tmp(session) / "coverage", ignore_errors=True)
     env = {"COVERAGE_FILE": f"{tmp(session)}/coverage/of"}
@@ -296,7 +291,7 @@ def branches(session: nox.Session) -> None:
 @nox.session(tags=["sanitizers"])
 def valgrind(session: nox.Session) -> None:
     """Run tests under valgrind's memcheck, and search the C code for leaks."""
-    needs(session, gcc="gcc", valgrind="'valgrind libc6-dbg'")
+    needs(session, gcc="gcc", valgrind="valgrind libc6-dbg")
     installed(session, flags="-O1 -g")
     memcheck = "valgrind -q --error-exitcode=9"
     run(session, f"{memcheck} --leak-check=full", faults_program(session, "-O1 -g"))
@@ -362,7 +357,7 @@ def frozen(session: nox.Session) -> None:
 @nox.session(tags=["install"])
 def offline(session: nox.Session) -> None:
     """Install the source distribution without a network, on CPython and on PyPy."""
-    needs(session, unshare="util-linux", gcc="gcc", pypy3="'pypy3 pypy3-dev'")
+    needs(session, unshare="util-linux", gcc="gcc", pypy3="pypy3 pypy3-dev")
     if subprocess.run(["unshare", "-rn", "true"], check=False).returncode:
         session.skip("this system does not let a process have a network of its own")
     session.install("virtualenv")
@@ -456,7 +451,7 @@ def wheels(session: nox.Session) -> None:
 @nox.parametrize("platform", [nox.param(name, id=name) for name in PLATFORMS])
 def platforms(session: nox.Session, platform: str) -> None:
     """Test another system or processor, as root on Debian: see platforms/README.md."""
-    needs(session, unshare="util-linux", mmdebstrap="'mmdebstrap arch-test qemu-user-static'")
+    needs(session, unshare="util-linux", mmdebstrap="mmdebstrap arch-test qemu-user-static")
     if os.getuid() != 0:
         session.skip("a chroot takes root")
     session.install(*PINNED, *WHEEL_CHECKS)
