@@ -13,6 +13,7 @@ html_title = f"pypoll {version}"
 html_static_path = ["_static"]
 html_css_files = ["pypoll.css"]
 html_show_sphinx = False
+pygments_dark_style = "monokai"
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(collections\.abc|selectors|typing)\..*")]
 
@@ -21,8 +22,8 @@ myst_heading_anchors = 3
 # Docstrings write `Poll` for a link.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
-# The types as written: their names are explained in the reference.
-autodoc_typehints = "signature"
+# Types by their names, which the reference explains.
 autodoc_type_aliases = {
-    name: name for name in ("FileDescriptorLike", "RealNumber", "SignalMask", "Timeout")
+    f"pypoll.types.{name}": f"pypoll.types.{name}"
+    for name in ("FileDescriptorLike", "RealNumber", "SignalMask", "Timeout")
 }
