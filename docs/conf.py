@@ -1,5 +1,12 @@
 """The documentation of pypoll: ``sphinx-build -W -b html docs build/docs``."""
 
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
 import pypoll
 
 project = "pypoll"
@@ -27,3 +34,18 @@ autodoc_type_aliases = {
     f"pypoll.types.{name}": f"pypoll.types.{name}"
     for name in ("FileDescriptorLike", "RealNumber", "SignalMask", "Timeout")
 }
+
+
+def include_with_links(app: Sphinx, _docname: str, source: list[str]) -> None:
+    """Include a file of the top directory; of its links, the site has those to docs/."""
+    included = re.fullmatch(r"```{include} (\.\./\w+\.md)\n```\n", source[0])
+    if included:
+        path = Path(app.srcdir, included[1])
+        app.env.note_dependency(path)
+        text = path.read_text("utf-8").replace("](docs/", "](./")
+        source[0] = re.sub(r"\[([^]]*)\]\((?!https?:|#|\./)[^)]*\)", r"\1", text)
+
+
+def setup(app: Sphinx) -> None:
+    """Register the function above."""
+    app.connect("source-read", include_with_links)
