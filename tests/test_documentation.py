@@ -186,6 +186,13 @@ def test_no_page_is_long(page: Path) -> None:
     assert len(page.read_text("utf-8").splitlines()) <= most
 
 
+@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="docs/ is not beside these tests")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
 @pytest.mark.parametrize("heading", ["Try it", "Run the tests"])
 def test_each_command_of_the_readme_stands_alone_in_one_line(heading: str) -> None:
     section = README.read_text("utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
