@@ -37,7 +37,7 @@ except ModuleNotFoundError as _error:
 
 __all__ = ["__version__", "ffi", "lib"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 # Before anything else of the library is touched: a compiled part that an older install left
 # behind, or a newer one put here, may lack what this one calls, or lay it out differently.
 _compiled_version = ffi.string(lib.pypoll_version()).decode()
