@@ -1,4 +1,4 @@
-"""Tells cffi what the shim's header declares, and setuptools how to build it.
+"""Builds the compiled module: cffi reads the shim's header, and setuptools compiles it.
 
 pyproject.toml names the two classes below as the build_ext and bdist_wheel commands.
 """
@@ -24,7 +24,7 @@ HEADER = ROOT / "pypoll" / "shim.h"
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
-# That of free-threaded builds (PEP 803) is new in CPython 3.15, cffi 2.1 and setuptools 84.
+# The stable ABI of free-threaded builds (PEP 803) needs CPython 3.15, cffi 2.1 and setuptools 84.
 FREE_THREADED_STABLE_ABI = (
     FREE_THREADED
     and sys.version_info >= (3, 15)
@@ -32,15 +32,14 @@ FREE_THREADED_STABLE_ABI = (
     and int(setuptools.__version__.split(".")[0]) >= 84
 )
 
-# The stable ABI is CPython's; its debug builds have it too, but import what they build
-# under a name of their own.
+# Only CPython has a stable ABI. Its debug builds have it too, but look for other file names.
 STABLE_ABI = (
     sys.implementation.name == "cpython"
     and (not FREE_THREADED or FREE_THREADED_STABLE_ABI)
     and not sysconfig.get_config_var("Py_DEBUG")
 )
 
-# Builds the form for systems without ppoll(2), which is how their path is tested on others.
+# Builds the form for systems without ppoll(2), to test it on other systems.
 POLL_ONLY = os.environ.get("PYPOLL_POLL_ONLY", "") not in ("", "0")
 
 
@@ -61,7 +60,7 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
     """Builds the module from the source that cffi writes and from shim.c."""
 
     def build_extension(self, ext: Extension) -> None:
-        """Write the source, settle how to compile it, and do so."""
+        """Generate the source, choose the compiler options, and compile it."""
         compiler = getattr(self.compiler, "compiler_so", ["cc"])[0]
         if shutil.which(compiler) is None:
             raise SystemExit(
@@ -82,17 +81,17 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
             ext.define_macros.append(("Py_TARGET_ABI3T", "0x030f0000"))
         if POLL_ONLY:
             ext.define_macros.append(("PYPOLL_POLL_ONLY", "1"))
-        # Nothing but the module's init function is for others to see.
+        # Export only the module's init function.
         ext.extra_compile_args = ["-pthread", "-fvisibility=hidden"]
         ext.extra_link_args = ["-pthread"]
-        # A changed setting does not show in the dates of the files.
+        # setuptools compares dates of files, which do not show a changed setting.
         self.force = True
         super().build_extension(ext)
 
     def get_ext_filename(self, fullname: str) -> str:
-        """Return the file's name, which says whether it keeps to the stable ABI.
+        """Return the file's name, which says whether it uses the stable ABI.
 
-        On CPython 3.15 setuptools would put the platform into it, and older ones not load it.
+        On CPython 3.15 setuptools would add the platform, and older versions would not load it.
         """
         if STABLE_ABI:
             suffix = ".abi3t.so" if FREE_THREADED else ".abi3.so"
@@ -101,21 +100,22 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
 
 
 class bdist_wheel(_bdist_wheel):  # noqa: N801 - setuptools names its commands so
-    """Tags the wheel for every CPython from 3.9 on, or 3.15 on where it is free-threaded.
+    """Tags the wheel for CPython 3.9 and later, or 3.15 and later for free-threaded builds.
 
-    That of other builds has the tag of the interpreter, which alone it is for.
+    A wheel without the stable ABI gets the tag of its interpreter.
     """
 
     def finalize_options(self) -> None:
-        """Settle which CPythons it is for."""
+        """Choose the oldest CPython that the wheel supports."""
         if STABLE_ABI:
             self.py_limited_api = "cp315" if FREE_THREADED else "cp39"
         super().finalize_options()
 
     def get_tag(self) -> tuple[str, str, str]:
-        """Return the tag, without the builds that have the wheel for 3.9 already.
+        """Return the tag with one ABI only.
 
-        setuptools names both stable ABIs, as both can load the module; pip would prefer it then.
+        For free-threaded builds setuptools names both stable ABIs, because both can load the
+        module. On builds with the GIL, pip would then prefer this wheel to the one for 3.9.
         """
         python, abi, platform = super().get_tag()
         return python, "abi3t" if FREE_THREADED and STABLE_ABI else abi, platform

@@ -1,4 +1,4 @@
-"""Ask a question, and wait ten seconds for the answer: poll_fd() waits for one descriptor.
+"""Ask a question and wait ten seconds for the answer, with poll_fd().
 
 python examples/ask.py [SECONDS]
 """
@@ -11,16 +11,16 @@ import pypoll
 
 
 def answer(question: str, seconds: float) -> str | None:
-    """Return the line that was typed, or None if there was none in time."""
+    """Return the line that was typed, or None if time runs out."""
     print(question, end=" ", flush=True)
-    # A line may be there at once: input() would return it. poll_fd() sees what is still unread.
+    # poll_fd() sees only what sys.stdin has not read ahead. So far, it has read nothing.
     if pypoll.poll_fd(sys.stdin, pypoll.POLLIN, 1000 * seconds):
         return sys.stdin.readline().rstrip("\n")
     return None
 
 
 def main() -> None:
-    """Ask, and print what came."""
+    """Ask, and print the answer."""
     seconds = float(sys.argv[1]) if sys.argv[1:] else 10.0
     name = answer("Your name?", seconds)
     print("Never mind." if name is None else f"Hello, {name}!")

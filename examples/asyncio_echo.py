@@ -1,10 +1,10 @@
-"""An echo server of asyncio streams, in an event loop over pypoll.PollSelector.
+"""An echo server with asyncio streams, in an event loop over pypoll.PollSelector.
 
     python examples/asyncio_echo.py                   serve until Ctrl-C; try `nc 127.0.0.1 7007`
-    python examples/asyncio_echo.py --clients 200     let 200 clients in the same loop check it
+    python examples/asyncio_echo.py --clients 200     check it by 200 clients in the same loop
 
-Exit status: 0 when the server was stopped, or when every client got every byte back;
-1 when something went wrong; 2 when the command was not understood or the clients do not fit.
+Exit status: 0 if the server was stopped, or if every client got every byte back; 1 after an error;
+2 if an argument is invalid or there are too many clients.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import sys
 
 import pypoll
 
-CHUNK = 64 * 1024  # the most that is read at a time
+CHUNK = 64 * 1024  # the largest read
 MESSAGE = 1024  # what a client sends before it waits for the answer
-BACKLOG = 1024  # the system cuts it down to its own maximum
+BACKLOG = 1024  # the system limits it to its own maximum
 HOST = "127.0.0.1"
 RESERVED_DESCRIPTORS = 32  # standard streams, listener, the loop's own, and some to spare
 
@@ -35,7 +35,7 @@ if hasattr(selectors, "EpollSelector"):
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Send back to one client what it sends, until it ends."""
+    """Send back what one client sends, until it closes the connection."""
     try:
         while chunk := await reader.read(CHUNK):
             writer.write(chunk)
@@ -45,12 +45,12 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     except OSError:
         pass  # the client is gone
     finally:
-        # When this is cancelled, the client may never take the output that is left.
+        # If this is cancelled, the client may never read the rest of the output.
         writer.transport.abort()
 
 
 async def check(port: int, stop: asyncio.Event) -> int:
-    """Be a client until the stop, and return the number of messages that came back."""
+    """Run one client until the stop, and return the number of messages that came back."""
     noise = os.urandom(2 * MESSAGE)
     count = 0
     reader, writer = await asyncio.open_connection(HOST, port)
@@ -68,7 +68,7 @@ async def check(port: int, stop: asyncio.Event) -> int:
 
 
 async def load(port: int, stop: asyncio.Event, arguments: argparse.Namespace) -> int:
-    """Run the clients, print what came of it, and return the exit status."""
+    """Run the clients, print the result, and return the exit status."""
     loop = asyncio.get_running_loop()
     begin = loop.time()
     loop.call_later(arguments.seconds, stop.set)
@@ -84,7 +84,7 @@ async def load(port: int, stop: asyncio.Event, arguments: argparse.Namespace) ->
 
 
 async def serve(arguments: argparse.Namespace) -> int:
-    """Serve until a signal comes or the clients are done, and return the exit status."""
+    """Serve until a signal arrives or the clients are done, and return the exit status."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -131,7 +131,7 @@ def main() -> int:
     """Run the command, and return its exit status."""
     parser = argparse.ArgumentParser(description="asyncio echo server over pypoll.PollSelector")
     parser.add_argument("--port", type=int, help="default: 7007, with --clients any free port")
-    parser.add_argument("--clients", type=int, metavar="N", help="check the server by N clients")
+    parser.add_argument("--clients", type=int, metavar="N", help="check the server with N clients")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long (default: 3)")
     parser.add_argument("--selector", choices=SELECTORS, default="pypoll", help="default: pypoll")
     arguments = parser.parse_args()

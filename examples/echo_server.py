@@ -3,11 +3,11 @@
     python examples/echo_server.py                    serve until Ctrl-C; try `nc 127.0.0.1 7007`
     python examples/echo_server.py --clients 1000     serve 1,000 clients, which check every byte
 
-The server is the first half of this file, Connection and EchoServer: a start for one's own.
-The second half is the load: a process of clients, and what the command says about it.
+The server is the first half of this file, Connection and EchoServer. Copy it for your own.
+The second half is the load test: a process with the clients, and the report.
 
-Exit status: 0 when the server was stopped, or when every client got every byte back;
-1 when something went wrong; 2 when the command was not understood or the clients do not fit.
+Exit status: 0 if the server was stopped, or if every client got every byte back; 1 after an error;
+2 if an argument is invalid or there are too many clients.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ import pypoll
 
 Address = tuple[str, int]
 
-CHUNK = 64 * 1024  # the most that one recv or send moves, so that no client holds up the others
+CHUNK = 64 * 1024  # the largest recv or send, so that no client delays the others
 HIGH_WATER = 256 * 1024  # output at which the server stops reading from a client...
 LOW_WATER = 128 * 1024  # ...and at which it reads again
-BACKLOG = 4096  # the system cuts it down to its own maximum
-DRAIN_SECONDS = 1.0  # how long a server that stops goes on sending what is left
+BACKLOG = 4096  # the system limits it to its own maximum
+DRAIN_SECONDS = 1.0  # how long a stopping server sends the rest of the output
 NO_DESCRIPTOR_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 DEFAULT_PORT = 7007
 RESERVED_DESCRIPTORS = 32  # standard streams, listener, signals, the pipe, and some to spare
-PATIENCE_SECONDS = 30.0  # the most that connecting, or the last bytes, may take
+PATIENCE_SECONDS = 30.0  # the longest time for connecting, and for the last bytes
 TICK_SECONDS = 0.25
-WINDOW = 64 * 1024  # the most that a client has under way
+WINDOW = 64 * 1024  # the most that a client has sent and not received back
 BLOCK_SIZE = 1 << 20
 
 
 class Connection:
-    """One client of the server: its socket, and the output that it has not taken yet."""
+    """One client of the server: its socket, and the output that is still to be sent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.mask = pypoll.POLLIN
-        self.ended = False  # the client has said that it sends no more
+        self.ended = False  # the client sends no more
         self._stopping = False
         self._paused = False
         self._output = bytearray()
-        self._sent = 0  # how much of _output is gone; it is cut off only now and then
+        self._sent = 0  # how much of _output is sent; it is removed in large pieces
 
     @property
     def pending(self) -> int:
@@ -66,7 +66,7 @@ class Connection:
         return len(self._output) - self._sent
 
     def receive(self) -> None:
-        """Read once, and keep what came as output."""
+        """Read once, and keep the bytes as output."""
         try:
             chunk = self.sock.recv(CHUNK)
         except BlockingIOError:
@@ -76,15 +76,14 @@ class Connection:
             self._output += chunk
 
     def send(self) -> int:
-        """Send once as much output as the socket takes, and return how much that was."""
+        """Send once as much output as the socket takes, and return the number of bytes."""
         with memoryview(self._output) as output, output[self._sent : self._sent + CHUNK] as chunk:
             try:
                 count = self.sock.send(chunk)
             except BlockingIOError:
                 return 0
         self._sent += count
-        # Cutting moves the bytes behind the cut. Done for so many at a time, it costs next to
-        # nothing for each of them.
+        # Removing bytes moves those behind them. Removing many at a time costs little per byte.
         if not self.pending or self._sent >= LOW_WATER:
             del self._output[: self._sent]
             self._sent = 0
@@ -93,23 +92,23 @@ class Connection:
         return count
 
     def stop(self) -> None:
-        """Echo nothing more: send the output that is left, and then the end of the stream.
+        """Echo nothing more: send the rest of the output, and then the end of the stream.
 
-        What the client goes on sending is read and dropped until it ends as well: to close a
-        socket with something unread is a reset, and takes from the client the output under way.
+        Whatever the client still sends is read and dropped until it ends, too. Closing a socket
+        with unread input would reset the connection, and the client would lose its output.
         """
         self._stopping = True
         if not self.pending:
             self._send_end()
 
     def _send_end(self) -> None:
-        # When the client is gone already, poll() is about to say so.
+        # If the client has gone already, poll() will report it.
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
     def wanted(self) -> int:
-        """Return the event mask that fits the output: this is where back-pressure is made."""
-        # Two marks and not one, or a client at the mark would be paused and resumed all the time.
+        """Return the event mask that the output calls for; this creates the back-pressure."""
+        # Two marks, because with one a client at the mark would be paused and resumed all the time.
         self._paused = self.pending >= (LOW_WATER if self._paused else HIGH_WATER)
         mask = 0
         if not self.ended and (self._stopping or not self._paused):
@@ -136,23 +135,23 @@ class EchoServer:
         self._listener = socket.create_server(address, backlog=BACKLOG)
         self._listener.setblocking(False)
         self.address: Address = self._listener.getsockname()
-        # Registered before any client, the listener also comes before them in each result of
-        # poll(): a descriptor closed while a result is handled is not given out again until the
-        # next one, so that no client is handed an event of the one before it.
+        # The listener is registered first, so it comes first in each result of poll(). A descriptor
+        # that is closed while a result is handled is then not reused until the next result, and no
+        # client gets an event of an earlier one.
         self.watch(self._listener.fileno(), pypoll.POLLIN, self._accept)
 
     def watch(self, fd: int, mask: int, handler: Callable[[int], None]) -> None:
-        """Have handler called with each event of the descriptor."""
+        """Call the handler with each event of the descriptor."""
         self.poll.register(fd, mask)
         self._handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
-        """Undo watch(); to be called before the descriptor is closed."""
+        """Undo watch(). Call this before you close the descriptor."""
         self.poll.unregister(fd)
         del self._handlers[fd]
 
     def turn(self, timeout: float | None = None) -> None:
-        """Wait for events, for timeout seconds at most, and handle them."""
+        """Wait for events, at most timeout seconds, and handle them."""
         ready = self.poll.poll(None if timeout is None else timeout * 1000)
         self.calls += 1
         self.events += len(ready)
@@ -162,7 +161,7 @@ class EchoServer:
                 self._handlers[fd](event)
 
     def close(self) -> None:
-        """Stop accepting and echoing, send what the clients take in a short while, and close."""
+        """Stop accepting and echoing, send the rest of the output for a short time, and close."""
         self.unwatch(self._listener.fileno())
         self._listener.close()
         self._accepting = True  # nothing to resume when a client leaves
@@ -187,8 +186,8 @@ class EchoServer:
             except ConnectionAbortedError:
                 continue  # it left before it was accepted
             except OSError as error:
-                # The client stays in the backlog, so the listener stays ready: to go on watching
-                # it would be to spin. Without any client, none can leave and make room.
+                # The client stays in the backlog, so the listener stays ready, and watching it
+                # would spin. Without any client, none can leave and make room.
                 if error.errno not in NO_DESCRIPTOR_LEFT or not self.connections:
                     raise
                 self._accepting = False
@@ -212,10 +211,10 @@ class EchoServer:
                 if event & (pypoll.POLLIN | pypoll.POLLHUP):
                     connection.receive()
             elif event & pypoll.POLLHUP:
-                # It is reported whatever the mask is, and again at once: what is neither read
-                # from nor able to take output has to go now.
+                # POLLHUP is reported whatever the mask is, each time. A connection that is not read
+                # and takes no output must be closed now.
                 raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-            # Output mostly goes out right here, without a POLLOUT that would take another poll().
+            # Most output is sent here at once, without waiting for POLLOUT in another poll().
             if connection.pending:
                 self.echoed += connection.send()
                 self.last_send = time.monotonic()
@@ -247,9 +246,9 @@ class EchoServer:
 
 
 def catch_signals() -> socket.socket:
-    """Make SIGINT and SIGTERM readable, as bytes that are their numbers, from a socket.
+    """Return a socket from which SIGINT and SIGTERM can be read, each as a byte, its number.
 
-    A signal that arrives just before poll() is then an event like any other, and not missed.
+    So a signal that arrives just before poll() is an event like any other, and is not missed.
     """
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
@@ -261,7 +260,7 @@ def catch_signals() -> socket.socket:
 
 
 def serve(server: EchoServer, signals: socket.socket) -> int:
-    """Serve until a signal comes, and return the exit status."""
+    """Serve until a signal arrives, and return the exit status."""
     came: list[int] = []
     server.watch(signals.fileno(), pypoll.POLLIN, lambda _event: came.extend(signals.recv(64)))
     print("echo server on {}:{}".format(*server.address), flush=True)
@@ -274,7 +273,7 @@ def serve(server: EchoServer, signals: socket.socket) -> int:
 
 
 class EchoClient:
-    """One client of the load: it sends a stream of its own and checks what comes back."""
+    """One client of the load test: it sends its own stream and checks what comes back."""
 
     def __init__(self, block: bytes, number: int) -> None:
         self.sock = socket.socket()
@@ -282,7 +281,7 @@ class EchoClient:
         self.mask = pypoll.POLLOUT
         self.finished = False
         self._block = block
-        # An odd step, and a block whose size is a power of two: no two clients start alike.
+        # An odd step and a block whose size is a power of two: each client starts elsewhere.
         self._start = number * 10007
         self._connecting = True
         self._sending = True
@@ -290,7 +289,7 @@ class EchoClient:
         self._received = 0
 
     def connect(self, address: Address) -> None:
-        """Begin to connect; whether that succeeds is for handle() to see."""
+        """Begin to connect. handle() sees whether that succeeds."""
         code = self.sock.connect_ex(address)
         if code not in (0, errno.EINPROGRESS):
             raise OSError(code, os.strerror(code))
@@ -303,7 +302,7 @@ class EchoClient:
                 raise OSError(code, os.strerror(code))
             self._connecting = False
         try:
-            # An error is the receive's to raise, so POLLERR needs no case of its own.
+            # recv() raises the error, so POLLERR needs no case of its own.
             if event & ~pypoll.POLLOUT:
                 self._receive()
             if self._sending and not self.finished:
@@ -315,7 +314,7 @@ class EchoClient:
             self.mask |= pypoll.POLLOUT
 
     def end(self) -> None:
-        """Send no more; what was sent is still to come back, and then the end of the stream."""
+        """Send no more. What was sent must still come back, and then the end of the stream."""
         self._sending = False
         self.mask = pypoll.POLLIN
         self.sock.shutdown(socket.SHUT_WR)
@@ -341,16 +340,16 @@ class EchoClient:
 
 
 class EchoError(Exception):
-    """What came back is not what was sent."""
+    """The bytes that came back differ from those that were sent."""
 
 
 def run_clients(address: Address, count: int, seconds: float) -> None:
-    """Be the process of the clients: put the load on the server, and print a report as JSON."""
+    """Run the clients, in a process of their own, and print a report as JSON."""
     signals = catch_signals()
     poll = pypoll.Poll()
     poll.register(signals, pypoll.POLLIN)
     block = random.Random(count).randbytes(BLOCK_SIZE)
-    block += block[: max(CHUNK, WINDOW)]  # so that a slice never has to go round the end
+    block += block[: max(CHUNK, WINDOW)]  # so that a slice never wraps around
     clients: dict[int, EchoClient] = {}
     errors: Counter[str] = Counter()
     served = 0
@@ -378,7 +377,7 @@ def run_clients(address: Address, count: int, seconds: float) -> None:
         poll.register(client.sock, client.mask)
         attempt(client, functools.partial(client.connect, address))
 
-    # The load lasts from when all are connected. Before it and after it, patience is limited.
+    # The load begins when all are connected. Before and after it, the time is limited.
     connecting = set(clients)
     ended = False
     end = math.inf
@@ -406,7 +405,7 @@ def run_clients(address: Address, count: int, seconds: float) -> None:
 
 
 class Load:
-    """The process of the clients, as seen by the server."""
+    """The process with the clients, as the server sees it."""
 
     def __init__(
         self, server: EchoServer, signals: socket.socket, count: int, seconds: float
@@ -414,7 +413,7 @@ class Load:
         host, port = server.address
         command = [sys.executable, __file__, "--as-clients", "--clients", str(count)]
         command += ["--seconds", str(seconds), "--host", host, "--port", str(port)]
-        # In a session of its own, Ctrl-C reaches it by way of the server only.
+        # It has its own session, so that Ctrl-C reaches it only through the server.
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
         assert self.process.stdout is not None
         self.running = True
@@ -453,11 +452,11 @@ class Load:
 
 
 def serve_clients(server: EchoServer, signals: socket.socket, count: int, seconds: float) -> int:
-    """Serve a load of so many clients for so many seconds, and return the exit status."""
+    """Serve *count* clients for *seconds*, and return the exit status."""
     host, port = server.address
     print(f"echo server on {host}:{port}, {count:,} clients for {seconds:g} s", flush=True)
     load = Load(server, signals, count, seconds)
-    # The clients have limits of their own, and end before this one.
+    # The clients have shorter limits, and end before this one.
     limit = time.monotonic() + seconds + 3 * PATIENCE_SECONDS
     on_terminal = sys.stderr.isatty()
     next_tick = 0.0
@@ -491,7 +490,7 @@ def rate(server: EchoServer) -> str:
 
 
 def progress(server: EchoServer) -> str:
-    """Return the line that is shown while the load runs."""
+    """Return the line that is shown while the load test runs."""
     connected, echoed = len(server.connections), server.echoed / 1e6
     return f"{connected:,} clients  {echoed:,.0f} MB echoed  {rate(server)}"
 
@@ -513,7 +512,7 @@ def print_table(server: EchoServer, errors: Counter[str]) -> None:
 def raise_descriptor_limit(needed: int) -> int:
     """Raise the soft limit of open descriptors as far as it goes, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Not every system takes "no limit" for the soft one, even where the hard one is that.
+    # Not every system accepts "no limit" as the soft limit, even if it is the hard limit.
     wanted = hard if hard != resource.RLIM_INFINITY else max(soft, needed)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
@@ -527,9 +526,9 @@ def main() -> int:
     parser.add_argument(
         "--port", type=int, help=f"default: {DEFAULT_PORT}, with --clients any free port"
     )
-    parser.add_argument("--clients", type=int, metavar="N", help="serve a load of N clients")
+    parser.add_argument("--clients", type=int, metavar="N", help="serve N clients that check it")
     parser.add_argument(
-        "--seconds", type=float, default=3.0, help="length of the load (default: %(default)g)"
+        "--seconds", type=float, default=3.0, help="duration of the load (default: %(default)g)"
     )
     parser.add_argument("--as-clients", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The shortest honest echo server over pypoll.Poll: a start for one of your own.
+"""A short but complete echo server with pypoll.Poll, to copy for your own.
 
 python examples/first_server.py [PORT]      try `nc 127.0.0.1 7008`
 """
@@ -26,7 +26,7 @@ while True:
                 poller.register(client, pypoll.POLLIN)
                 continue
             client, output = clients[fd]
-            if not output:  # read only if all is sent: so a slow client costs one chunk
+            if not output:  # read only when all is sent, so a slow client costs one chunk
                 output += client.recv(65536)
                 if not output:
                     raise ConnectionError("the client has hung up")

@@ -2,8 +2,8 @@
 
 python examples/reload.py      try `kill -HUP` and `kill -TERM` with the number that it prints
 
-The signals are blocked except during the wait, when ppoll() lets them in. So none can come between
-the look at the flag and the wait, where it would go unnoticed until the next line of input.
+The signals are blocked except during the wait, when ppoll() lets them in. So none can arrive just
+before the wait, where it would go unnoticed until the next line of input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ arrived: list[int] = []
 
 
 def handler(number: int, _frame: FrameType | None) -> None:
-    """Note the signal. An exception ends the wait, as ppoll() itself goes on after a signal."""
+    """Note the signal, and end the wait. Without an exception, ppoll() would continue to wait."""
     arrived.append(number)
     raise InterruptedError
 

@@ -1,4 +1,4 @@
-"""Print a file of the kernel each time that it changes: POLLPRI tells.
+"""Print a file of the kernel each time it changes, as reported by POLLPRI.
 
     python examples/watch_file.py /proc/self/mountinfo
     python examples/watch_file.py /sys/class/gpio/gpio17/value
@@ -17,7 +17,7 @@ import pypoll
 
 
 def contents(path: str) -> Iterator[bytes]:
-    """Yield what is in the file now, and then after each change."""
+    """Yield the contents of the file now, and after each change."""
     fd = os.open(path, os.O_RDONLY)
     try:
         while True:

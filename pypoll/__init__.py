@@ -2,8 +2,8 @@
 
 if __name__ != "pypoll":
     raise ImportError(
-        f"pypoll works under its own name alone, and not as {__name__}, for its modules import "
-        "each other by that: install it with pip, or put the directory that it is in on sys.path"
+        f"pypoll was imported as {__name__}, but its modules can only be imported as pypoll: "
+        "install it with pip, or put the directory that contains it on sys.path"
     )
 
 from pypoll.events import *  # noqa: F403 - the names depend on the system
@@ -14,7 +14,7 @@ from pypoll.patching import install
 from pypoll.poller import Poll, poll, poll_fd
 from pypoll.selector import EVENT_HANGUP, EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 
-# The name that the select module gives it.
+# As in the select module.
 error = OSError
 
 __all__ = [
@@ -37,7 +37,7 @@ TYPE_CHECKING = False
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """Import pypoll.select and pypoll.types when they are first used, for few programs do."""
+        """Import pypoll.select and pypoll.types on first use: few programs need them."""
         if name not in {"select", "types"}:
             raise AttributeError(f"module 'pypoll' has no attribute {name!r}")
         from importlib import import_module

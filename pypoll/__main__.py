@@ -1,4 +1,4 @@
-"""``python -m pypoll``: the report that belongs into a bug ticket."""
+"""``python -m pypoll``: a report for bug tickets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Report = dict[str, Union[str, bool, dict[str, int]]]
 
 
 def c_library() -> str:
-    """Return the name and version of the C library, as far as it tells them."""
+    """Return the name and version of the C library, or "unknown"."""
     try:
         return os.confstr("CS_GNU_LIBC_VERSION") or "unknown"
     except (ValueError, OSError):  # not glibc
@@ -27,7 +27,7 @@ def c_library() -> str:
 
 
 def report() -> Report:
-    """Return what a reader of a bug ticket asks first."""
+    """Return the versions, the system and the constants."""
     return {
         "pypoll": __version__,
         "python": f"{platform.python_implementation()} {' '.join(sys.version.split())}",
@@ -56,9 +56,9 @@ def as_text(facts: Report) -> str:
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(
-        prog="python -m pypoll", description="Print what a bug ticket about pypoll needs."
+        prog="python -m pypoll", description="Print a report to add to a bug ticket about pypoll."
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     facts = report()
     print(json.dumps(facts, indent=2) if parser.parse_args().json else as_text(facts))
 

@@ -1,4 +1,4 @@
-"""The compiled module: as much of it as pypoll uses."""
+"""The parts of the compiled module that pypoll uses."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Anything that stands for a file descriptor, to its number."""
+"""Conversion of descriptors and file objects to plain ints."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
     """Return the number of a descriptor, or of an object with a ``fileno()`` that returns one.
 
-    An int is itself, also if it has a ``fileno``. A bool is accepted with a RuntimeWarning, as
-    since CPython 3.13 (issue 82626), which is put *stacklevel* frames up.
+    An int is used as it is, even if it has a ``fileno``. A bool emits a RuntimeWarning, as in
+    CPython 3.13 and later (issue 82626). *stacklevel* says which caller the warning names.
 
-    Raises TypeError for anything else, ValueError for a negative number and OverflowError for
-    one that no C int holds; and whatever ``fileno()`` raises.
+    Raises TypeError for anything else, ValueError for a negative number and OverflowError for a
+    number that does not fit a C int. Exceptions of ``fileno()`` propagate.
 
     >>> descriptor(3)
     3

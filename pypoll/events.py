@@ -17,7 +17,7 @@ MAX_MASK = 0xFFFF
 
 
 def _system_constants() -> dict[str, int]:
-    """Return every POLL* constant that the system's headers define, and no other."""
+    """Return the POLL* constants that the system's headers define."""
     constants = {}
     table = lib.pypoll_constants()
     place = 0
@@ -36,9 +36,9 @@ DEFAULT_MASK = CONSTANTS["POLLIN"] | CONSTANTS["POLLPRI"] | CONSTANTS["POLLOUT"]
 def event_mask(mask: SupportsIndex) -> int:
     """Return an event mask as a plain int.
 
-    Accepts an int from 0 to 65535 or an object whose ``__index__()`` returns one; raises
-    TypeError for anything else, ValueError if it is negative and OverflowError if it is
-    greater, for poll(2) takes 16 bits.
+    Accepts an int from 0 to 65535, because poll(2) takes 16 bits, or an object whose
+    ``__index__()`` returns one. Raises TypeError for anything else, ValueError if it is negative
+    and OverflowError if it is too large.
 
     >>> event_mask(PollEvent(17))
     17
@@ -56,13 +56,13 @@ def event_mask(mask: SupportsIndex) -> int:
 
 
 class EventFlag(IntFlag):
-    """How a mask is shown: alike in every Python version."""
+    """An IntFlag whose text is the same in every Python version."""
 
     def __str__(self) -> str:
         value = left = int(self)
         names = []
         for name, bits in CONSTANTS.items():
-            # On some systems a name repeats an earlier one, as POLLWRNORM does POLLOUT.
+            # Some systems have two names for one bit, such as POLLOUT and POLLWRNORM.
             if left & bits:
                 names.append(name)
                 left &= ~bits
@@ -78,7 +78,7 @@ class EventFlag(IntFlag):
 
 
 if TYPE_CHECKING:
-    # What every system has, and what each adds, for type checkers.
+    # For type checkers: the names that every system has, then those of each system.
     POLLIN: int
     POLLPRI: int
     POLLOUT: int
@@ -132,14 +132,14 @@ if TYPE_CHECKING:
             POLLINIGNEOF = auto()
             POLLSTANDARD = auto()
 else:
-    # What `from pypoll.events import *` hands to the package: the constants of this system.
+    # `from pypoll.events import *` gives the package the constants of this system.
     __all__ = list(CONSTANTS)
 
     PollEvent = EventFlag("PollEvent", CONSTANTS, module="pypoll")
     PollEvent.__doc__ = """An event mask, or the events of a descriptor, that shows its names.
 
-    poll() itself returns plain ints; this is for reading them. Bits that the system has no
-    name for are kept, and shown as a number.
+    poll() returns plain ints. Convert them to read them. Bits without a name are kept, and
+    shown as a number.
 
     >>> PollEvent(17)
     <PollEvent.POLLIN|POLLHUP: 17>

@@ -1,4 +1,4 @@
-"""The integer in what may be a subclass, or a stand-in, with ideas of its own."""
+"""Conversion of int subclasses and int-like objects to plain ints."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def plain(number: int) -> int:
-    """Return the int that C sees, whatever methods a subclass has put over it.
+    """Return the value that C sees, even if a subclass overrides its methods.
 
-    `int(number)` asks the subclass, and so does `int.__index__(number)` on PyPy.
+    ``int(number)`` calls the subclass, and on PyPy so does ``int.__index__(number)``.
     """
     return int.__add__(number, 0)
 
 
 def index(value: SupportsIndex, name: str) -> int:
-    """Return the plain int that *value* is or stands for, or raise TypeError naming what it is.
+    """Return *value* as a plain int, or raise TypeError if it is not one.
 
-    What its own ``__index__()`` raises propagates.
+    *name* is what the message calls the value. Exceptions of ``__index__()`` propagate.
     """
     try:
         return plain(operator.index(value))

@@ -1,9 +1,9 @@
-"""The one door to the compiled module."""
+"""The compiled module, checked to be of the same version as the Python code."""
 
 from __future__ import annotations
 
 try:
-    # The compiled module imports it too; by name, for freezers do not look into that.
+    # The compiled module imports it too, but freezers such as PyInstaller cannot see that.
     import _cffi_backend  # noqa: F401
 
     from pypoll._shim import ffi, lib
@@ -38,8 +38,8 @@ except ModuleNotFoundError as _error:
 __all__ = ["__version__", "ffi", "lib"]
 
 __version__ = "0.2.0"
-# Before anything else of the library is touched: a compiled part that an older install left
-# behind, or a newer one put here, may lack what this one calls, or lay it out differently.
+# Checked before anything else is used: a compiled module of another version may lack functions, or
+# lay out its structures differently.
 _compiled_version = ffi.string(lib.pypoll_version()).decode()
 if _compiled_version != __version__:
     raise ImportError(

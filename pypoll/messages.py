@@ -1,4 +1,4 @@
-"""How a refused value is shown in an error message."""
+"""Short text for any value in an error message."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import reprlib
 
 LONGEST = 200
 
-# Cuts long containers short, but shows all of what fits.
+# Shortens long containers, and shows all of a value that fits.
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = LONGEST + 1
 
-# Asked of the class itself, where a metaclass may answer as it likes.
+# The real name of a class, even if a metaclass overrides it.
 _name_of = type.__dict__["__name__"].__get__
 
 
 def shown(value: object) -> str:
-    """Return a short repr of *value*, whatever it is.
+    """Return a short repr of any value.
 
-    A message must not fail in its turn: int refuses to print very many digits, and a repr may
-    raise anything. An object without a repr of its own is shown by its type.
+    An error message must not fail itself: int refuses to print very many digits, and a repr may
+    raise any exception. An object without its own repr is shown by its type.
 
     >>> shown("x"), shown(-1), shown(10**5000), shown(object())
     ("'x'", '-1', 'an int of 16610 bits', 'an object')
     """
     if type(value) is int and -(10**18) < value < 10**18:
-        return repr(value)  # the commonest value, in a tenth of the time
+        return repr(value)  # the most common case, ten times as fast
     name = _name_of(type(value))
     if type(name) is not str:
         name = "object"
@@ -37,7 +37,7 @@ def shown(value: object) -> str:
             text = _repr.repr(value)
     except Exception:
         text = None
-    # A str of somebody's own may lie about its length, and PyPy believes that.
+    # A subclass of str may return a wrong length, which PyPy trusts.
     if type(text) is not str:
         text = f"{article} {name}"
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

@@ -1,4 +1,4 @@
-"""`install`: pypoll in the place of ``select.poll`` for a whole process."""
+"""`install`, which replaces ``select.poll`` for the whole process."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pypoll.poller import Poll
 
 
 def install() -> None:
-    """Make ``select.poll`` that of pypoll for the whole process.
+    """Replace ``select.poll`` with that of pypoll for the whole process.
 
-    For a program that you did not write: call this before it starts. From then on ``select.poll()``
-    returns a `Poll`, and ``selectors.PollSelector`` waits in one. So do subprocess, multiprocessing
-    and socketserver, even if they are imported already. On PyPy, this gives every library a poll()
-    that does not spin for timeouts below a millisecond, and that a signal does not end. POLL*
+    Use it for a program that you did not write, and call it before the program starts. From then
+    on ``select.poll()`` returns a `Poll`, and ``selectors.PollSelector`` waits in one. So do
+    subprocess, multiprocessing and socketserver, even if they are imported already. On PyPy, no
+    library's poll() spins for timeouts below a millisecond or ends early after a signal. POLL*
     constants that the interpreter's select module lacks are added.
 
-    It does not reach modules that said ``from select import poll`` before, objects that exist
-    already, and asyncio, whose default selector is another one: pass a `PollSelector` to its loop.
+    It does not affect existing objects, or modules that have already run ``from select import
+    poll``. Nor does it affect asyncio, whose default selector is epoll or kqueue: pass a
+    `PollSelector` to its loop.
 
     You may call it from any thread and more than once. Importing pypoll never calls it.
 
     Raises RuntimeError if ``select.poll`` is neither the interpreter's nor pypoll's. gevent and
-    eventlet put one of their own there, or none, and a wait in a `Poll` would block all of their
-    greenlets.
+    eventlet replace or remove it. A wait in a `Poll` would block all greenlets of the thread.
     """
     found = getattr(select, "poll", None)
     if found is not Poll and not isinstance(found, BuiltinFunctionType):

@@ -1,11 +1,10 @@
 """The interpreter's select module, with pypoll's ``poll`` and constants in it.
 
-A program that imports select needs one line changed: ``from pypoll import select``. Whatever else
-it uses of that module, such as ``select.error``, ``select.select`` or ``select.epoll``, is there
-too.
+A program that imports select changes one line: ``from pypoll import select``. Everything else of
+that module, such as ``select.error``, ``select.select`` and ``select.epoll``, is here too.
 """
 
-from select import *  # noqa: F403 - what there is depends on the system
+from select import *  # noqa: F403 - the names depend on the system
 
 from pypoll.events import *  # noqa: F403
 from pypoll.poller import poll as poll

@@ -1,4 +1,4 @@
-# Of a name that is imported twice, mypy takes the first one and pyright the last.
+# If a name is imported twice, mypy uses the first import and pyright the last.
 from pypoll.events import *
 from pypoll.poller import poll as poll
 from select import *  # type: ignore[assignment]

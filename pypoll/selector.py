@@ -32,10 +32,10 @@ EVENT_HANGUP = 8
 
 _PYPY = sys.implementation.name == "pypy"
 
-# What the shim answers if the set has no room.
+# What the shim returns if the set has no room.
 _TOO_SMALL = -ENOSPC, -ENOMEM
 
-# As in poller.py: the 0 that callers write, which needs no conversion.
+# As in poller.py: a literal 0, which needs no conversion.
 _ZERO = 0
 
 _POLLIN = CONSTANTS["POLLIN"]
@@ -56,12 +56,12 @@ _MASKS = {
 Ready = tuple[int, int]
 Pair = tuple[SelectorKey, int]
 
-# SelectorKey(...) calls this from a Python function, and takes twice as long.
+# SelectorKey(...) calls this from a Python function, which takes twice as long.
 _new_key = tuple.__new__
 
 
 class _Reported(dict[int, list[int]]):
-    """What select() reports of an event of poll(), by the events that a key asks for."""
+    """For each event of poll(): what select() reports, indexed by the events of the key."""
 
     def __missing__(self, event: int) -> list[int]:
         ready = (
@@ -70,8 +70,7 @@ class _Reported(dict[int, list[int]]):
             | (EVENT_URGENT if event & _POLLPRI else 0)
         )
         if event & ~(_POLLIN | _POLLOUT | _POLLPRI):
-            # A hang-up or an error. Who does not ask for EVENT_HANGUP learns of it by everything
-            # that was asked for.
+            # A hang-up or an error. A key without EVENT_HANGUP reports it as all of its events.
             reported = [
                 asked & (ready | EVENT_HANGUP) if asked & EVENT_HANGUP else asked
                 for asked in _MASKS
@@ -86,10 +85,10 @@ _reported = _Reported()
 
 
 class _Pairs(dict[Ready, Pair]):
-    """From results of poll() to those of select(): a pair is made when it is first asked for.
+    """A cache from results of poll() to results of select().
 
-    A busy server sees the same few events of the same descriptors again and again. It finds them
-    here without interpreting any bytecode, in half the time of a loop with 100 ready.
+    A busy server gets the same few events of the same descriptors again and again. Looking them up
+    runs no bytecode, and takes half the time of a loop with 100 ready.
     """
 
     def __init__(self, keys: dict[int, SelectorKey]) -> None:
@@ -106,7 +105,7 @@ class _Pairs(dict[Ready, Pair]):
         return pair
 
 
-# From so many ready descriptors on, _Pairs is faster than a loop; on PyPy never.
+# With at least this many ready descriptors, _Pairs is faster than a loop; on PyPy never.
 _MANY_READY = sys.maxsize if _PYPY else 8
 
 
@@ -125,7 +124,7 @@ class _Registered(Mapping["Any", SelectorKey]):
     def get(
         self, fileobj: pypoll.types.FileDescriptorLike, default: object = None
     ) -> pypoll.types.Any:
-        """Return the key of a file object or *default*: asyncio asks at each add_reader()."""
+        """Return the key of a file object or *default*. asyncio calls it at each add_reader()."""
         if type(fileobj) is not int or fileobj < 0:
             fileobj = self._selector._fd_of(fileobj)
         return self._selector._fd_to_key.get(fileobj, default)
@@ -145,8 +144,8 @@ class PollSelector(BaseSelector):
     EVENT_URGENT is POLLPRI: out-of-band data, sysfs and GPIO value files, packet mode of a pty.
 
     EVENT_HANGUP wakes on a hang-up, an error or an invalid descriptor without asking to read, and
-    is reported apart from readiness. A server can use it to notice that a client has gone while
-    it works for it. Without it, a hang-up or an error is reported as all events asked for.
+    is reported apart from readiness. A server can use it to stop work for a client that has
+    gone. Without it, a hang-up or an error is reported as all events that the key asks for.
 
     Any thread may register, modify and unregister while another one selects.
 
@@ -162,8 +161,8 @@ class PollSelector(BaseSelector):
     ([('client', 1)], True)
     >>> left.close()
 
-    With asyncio: ``asyncio.SelectorEventLoop(pypoll.PollSelector())``, and from Python 3.12 on
-    ``asyncio.run(main(), loop_factory=...)`` with a function that returns that.
+    With asyncio, use ``asyncio.SelectorEventLoop(pypoll.PollSelector())``. From Python 3.12 on, a
+    function that returns this can be the ``loop_factory`` of ``asyncio.run()``.
     """
 
     # The standard library's names, which its tests and some programs look for.
@@ -173,24 +172,24 @@ class PollSelector(BaseSelector):
 
     def __init__(self) -> None:
         """Create a selector with nothing registered."""
-        # The keys are the truth, and the set of the Poll follows. Where it may not have followed
-        # yet, the descriptor is in _unsettled, and the next select() settles it: a change is going
-        # on, or an exception cut it off.
+        # The keys are authoritative, and the set of the Poll is updated to match. A descriptor is
+        # in _unsettled while its key is being changed, and stays there if an exception interrupts
+        # the change. The next select() then updates the set.
         self._fd_to_key = {}
         self._unsettled: set[int] = set()
         self._pairs: _Pairs | None = None
         self._map: _Registered | None = _Registered(self)
         self._selector = self._selector_cls()
-        # None if it is of a subclass, which may override any method.
+        # None if it is an instance of a subclass, which may override any method.
         self._set = self._selector._pypoll_set if type(self._selector) is Poll else None
-        # On PyPy a call of the shim costs more than all of the standard selector's register(). So
-        # changes are left to select(), which often finds that they cancel out.
+        # On PyPy a call of the shim takes longer than the standard selector's register(). So
+        # changes are left to select(), which often finds that nothing is left to do.
         self._lazy = _PYPY and self._set is not None
         self._add: Callable[[int, int], int | None]
         self._remove: Callable[[int], int | None]
         if self._set is not None and not _PYPY:
-            # Without the frames of Poll's methods, register() and unregister() take 25 % less
-            # time. These return an error, or 0.
+            # Without calls of Poll's methods, register() and unregister() are 25 % faster. These
+            # functions return an error or 0.
             self._add = partial(lib.pypoll_register, self._set)
             self._remove = partial(lib.pypoll_unregister, self._set)
         else:
@@ -258,8 +257,8 @@ class PollSelector(BaseSelector):
             raise KeyError(f"{shown(fileobj)} is not registered")
         self._unsettled.add(fd)
         if not self._lazy:
-            # The set goes first. While the key is there, no other thread can register the same
-            # number anew, which this would undo.
+            # Remove it from the set first. While the key exists, no other thread can register the
+            # same number, which this would undo.
             try:  # noqa: SIM105 - suppress() takes 0.3 us
                 self._remove(fd)
             except KeyError:
@@ -270,7 +269,7 @@ class PollSelector(BaseSelector):
             try:
                 self._unsettled.remove(fd)
             except KeyError:
-                self._unsettled.add(fd)  # a select() has put it back into the set meanwhile
+                self._unsettled.add(fd)  # a select() has put it back into the set
         # Another thread may have removed the key first, and one may have registered fd anew.
         if self._lazy or key is not known or fd in keys:
             self._unsettled.add(fd)
@@ -339,7 +338,7 @@ class PollSelector(BaseSelector):
         Raises the exceptions of Poll.poll() and those of signal handlers.
         """
         if self._lazy:
-            # What a signal handler changes from here on counts for this wait.
+            # From here on, changes by a signal handler take effect in this wait.
             self._lazy = False
             try:
                 return PollSelector.select(self, timeout)
@@ -363,7 +362,7 @@ class PollSelector(BaseSelector):
         keys = self._fd_to_key
         count = len(ready)
         if count == 1:
-            # The commonest result; without the loop, it takes 6 % less time.
+            # The most common result. Without the loop, it is 6 % faster.
             fd, event = ready[0]
             key = keys.get(fd)
             if key is not None and (events := _reported[event][key.events]):
@@ -375,7 +374,7 @@ class PollSelector(BaseSelector):
                 with suppress(KeyError):  # raised if a key is gone
                     return list(map(pairs.__getitem__, ready))
             else:
-                # Before any key is read: a change of a key then drops what was made of it.
+                # Created before any key is read, so a change of a key discards its pairs.
                 self._pairs = _Pairs(keys)
         found = []
         for fd, event in ready:
@@ -403,7 +402,7 @@ class PollSelector(BaseSelector):
 
     def get_map(self) -> Mapping[pypoll.types.Any, SelectorKey]:
         """Return a mapping of file objects to keys, which shows later changes too."""
-        return self._map  # type: ignore[return-value] # None once it is closed, as elsewhere
+        return self._map  # type: ignore[return-value] # None after close(), as in selectors
 
     def _overriding_poll(self, limit: int) -> list[Ready]:
         """Call a subclass's poll(), which takes milliseconds, with a limit in nanoseconds."""
@@ -441,7 +440,7 @@ class PollSelector(BaseSelector):
 
     def _settle(self, fd: int) -> None:
         """Make the set follow the key of an unsettled descriptor, whatever it was like before."""
-        self._pairs = None  # an exception may have kept the change from dropping them
+        self._pairs = None  # an exception may have stopped the change before it did so
         error = 0
         while True:
             if self._set is not None:
@@ -449,8 +448,8 @@ class PollSelector(BaseSelector):
             key = self._fd_to_key.get(fd)
             mask = 0 if key is None else _MASKS[key.events]
             if self._set is not None:
-                # Another thread may be settling this too, or have changed it since the key was
-                # read. Its newer mask must stay, because a third one may wait with it.
+                # Another thread may be settling this too, or may have changed it since the key
+                # was read. Its newer mask must stay, because a third thread may wait with it.
                 error = lib.pypoll_follow(self._set, changes, fd, mask)
             elif mask:
                 self._selector.register(fd, mask)
@@ -463,7 +462,7 @@ class PollSelector(BaseSelector):
                 self._unsettled.discard(fd)
                 if self._fd_to_key.get(fd) is key:
                     return
-                # It may take this mark for its own, so the loop does not rely on it.
+                # Another thread may discard this as its own entry, so the loop does not rely on it.
                 self._unsettled.add(fd)
 
 

@@ -3,13 +3,13 @@
  *
  * A set is an array in the order of registration and an index from descriptor to place.
  * Each change is one call, under a lock, and costs O(1). Each wait is one call, too, and
- * polls a copy of the array that is its own. "Somebody is waiting" is true inside such a
- * call only, so no exception, signal, thread or greenlet can leave anything behind.
+ * polls its own copy of the array. The set is marked as busy only inside such a call, so
+ * no exception, signal, thread or greenlet can leave it marked.
  *
  * Functions marked inline are on the path to the system call and back. After a system
  * call the return-address prediction is cold, so each level of calls costs 3 of 290 ns. */
 
-/* Exposes POLLRDHUP and ppoll. Headers look at it when the first of them is included. */
+/* Exposes POLLRDHUP and ppoll. It must be defined before the first header is included. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
 #endif
@@ -27,7 +27,7 @@
 #include <time.h>
 
 /* Of the systems we know, only macOS lacks ppoll. PYPOLL_POLL_ONLY builds the form for
- * macOS elsewhere, to test it. */
+ * macOS on other systems, to test it. */
 #if defined(__APPLE__) || defined(PYPOLL_POLL_ONLY)
 #define HAS_PPOLL 0
 #else
@@ -114,17 +114,17 @@ enum {
     FEW = PYPOLL_FEW_HOLDS, /* descriptors, and results, that fit into the set itself */
     WINDOWS = 10,           /* each holds four times as many results as the one before */
     HOLE = -1,              /* the descriptor of a removed entry */
-    EMPTY = -1              /* a place of the index that leads to no entry */
+    EMPTY = -1              /* a place of the index without an entry */
 };
 
 struct pypoll_set {
-    /* Belongs to the wait that has the mark. */
+    /* Used only by the wait that has the mark. */
     unsigned mark;          /* the process generation in which somebody waits, or 0 */
     int copied;             /* entries in the copy */
     int copy_room;
     struct pollfd *copy;    /* null: few_copied */
 
-    /* Belongs to the lock, except that a wait looks at `changed` without it. */
+    /* Guarded by the lock, except that a wait reads `changed` without it. */
     int changed;            /* the copy is out of date */
     unsigned changes;       /* counts the changes */
     int owners;
@@ -149,8 +149,8 @@ typedef char set_fits[sizeof(struct pypoll_set) <= 44 * sizeof(int64_t) ? 1 : -1
 
 enum { LOCKS = 16 };
 
-/* A set uses the lock that its address selects. So a set stays small, and a fork takes few
- * locks. Each has a cache line to itself. */
+/* The address of a set selects its lock. So sets stay small, and a fork takes few locks.
+ * Each lock has a cache line of its own. */
 static union {
     pthread_mutex_t mutex;
     char line[64];
@@ -159,7 +159,7 @@ static union {
     LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK,
 };
 
-/* Counts the forks that lead from the process of the import to this one, from 1. */
+/* One more than the number of forks between the process that imported this and this one. */
 static unsigned generation = 1;
 
 /* Any thread that holds no lock. */
@@ -174,7 +174,7 @@ static inline void unlock(const pypoll_set *set)
     pthread_mutex_unlock(&locks[((uintptr_t)set >> 6) % LOCKS].mutex);
 }
 
-/* The thread that forks, before it does. So the child gets no half-changed set. */
+/* The thread that is about to fork. So the child gets no half-changed set. */
 static void before_fork(void)
 {
     int i;
@@ -193,14 +193,14 @@ static void after_fork_in_parent(void)
 }
 
 /* The child's only thread. Threads that wait in the parent do not exist here: their marks
- * are of another generation, and mean nothing. */
+ * are of another generation, and are void. */
 static void after_fork_in_child(void)
 {
     generation++;
     after_fork_in_parent();
 }
 
-/* The import, which may come again: handlers registered twice would take locks twice. */
+/* The import, which may be repeated. Handlers registered twice would take each lock twice. */
 void pypoll_watch_forks(void)
 {
     static int watching;
@@ -216,8 +216,8 @@ static inline struct pollfd *entries_of(pypoll_set *set)
     return set->room > 0 ? set->entries : set->few;
 }
 
-/* The place where the search for fd begins. There are twice as many places as there is
- * room for entries. Descriptors come in runs, which Fibonacci hashing spreads. */
+/* The place where the search for fd begins. There are twice as many places as room for
+ * entries. Descriptors are often consecutive, which Fibonacci hashing spreads. */
 static inline unsigned first_place(const pypoll_set *set, int fd)
 {
     return (unsigned)((uint64_t)((uint32_t)fd * UINT32_C(2654435769)) * 2 * (unsigned)set->room >> 32);
@@ -271,8 +271,8 @@ static void index_remove(pypoll_set *set, int fd)
     set->places[gap] = EMPTY;
 }
 
-/* Copies the entries, without holes, to where there is room for them; that may be where
- * they are. The last entry is never a hole. */
+/* Copies the entries without holes to where there is room for them, which may be their
+ * present place. The last entry is never a hole. */
 static void copy_live(pypoll_set *set, struct pollfd *to)
 {
     const struct pollfd *from = entries_of(set), *end = from + set->count;
@@ -294,7 +294,7 @@ static int move(pypoll_set *set)
 
     while (room < 2 * (size_t)set->live)
         room *= 2;
-    /* The size of as many results must fit into an answer. */
+    /* The size of that many results must fit into an answer. */
     entries = room <= PYPOLL_SIZE / sizeof(struct pypoll_ready) ? malloc(room * size) : NULL;
     if (entries == NULL)
         return -ENOMEM;
@@ -334,15 +334,15 @@ static int add(pypoll_set *set, int fd, int mask)
     return 0;
 }
 
-/* ---- Changes (any thread, also while another waits; each takes the lock) --- */
+/* ---- Changes (any thread, even while another waits; each takes the lock) --- */
 
-/* Whether a struct pollfd can hold them. */
+/* Whether a struct pollfd can hold both. */
 static inline int in_range(int fd, int mask)
 {
     return fd >= 0 && mask >= 0 && mask <= USHRT_MAX;
 }
 
-/* Unlocks the set and has the next wait copy it. */
+/* Makes the next wait copy the set, and unlocks it. */
 static inline void unlock_changed(pypoll_set *set)
 {
     set->changes++;
@@ -375,7 +375,7 @@ static int drop(pypoll_set *set, int fd)
     set->live--;
     while (set->count > 0 && entries_of(set)[set->count - 1].fd == HOLE)
         set->count--;
-    /* Gives memory back. If that takes memory that is refused, nothing changes. */
+    /* Returns memory. If the smaller block cannot be allocated, nothing changes. */
     if (set->room > 2 * FEW && set->live < set->room / 4)
         (void)move(set);
     return 0;
@@ -498,7 +498,7 @@ void pypoll_disown(pypoll_set *set, pypoll_set *ignored)
     unlock(set);
     if (owners > 0)
         return;
-    /* A set that has such memory has kept an owner since: so this is its end. */
+    /* A set with such memory keeps an owner as long as it lives. So it is being destroyed. */
     free(set->copy);
     free(set->entries);
     for (i = 0; i < WINDOWS; i++)
@@ -508,16 +508,17 @@ void pypoll_disown(pypoll_set *set, pypoll_set *ignored)
 /* ---- The system call --------------------------------------------------- */
 
 /* A deadline is a time of the monotonic clock in nanoseconds. A check has the deadline 0.
- * NEVER is after 18 years: it must fit between PYPOLL_INTERRUPTED and PYPOLL_SEVERAL. */
+ * NEVER is 18 years: an interrupted wait's result must not reach PYPOLL_SEVERAL. */
 #define NO_WAIT INT64_C(0)
 #define NEVER (INT64_C(1) << 59)
 
-/* The time left until NEVER. */
+/* The time that is left until NEVER. */
 #define NO_LIMIT INT64_C(-1)
 
 /* When a process is stopped and continued, poll(2) keeps its deadline, but ppoll(2) on
- * Linux starts over with the time that was left. So ppoll gets only the last fraction of
- * a millisecond or, with a signal mask, a slice: a stop lengthens a wait by no more. */
+ * Linux starts over with the time that was left. So ppoll waits only for the last fraction
+ * of a millisecond or, with a signal mask, for a slice. A stop cannot lengthen a wait by
+ * more than that. */
 #define SLICE (100 * NANOSECONDS_PER_MILLISECOND)
 
 /* Any thread. */
@@ -563,8 +564,8 @@ static inline int64_t deadline_of(int64_t time, int64_t *left)
     return time;
 }
 
-/* Makes one system call, which may end before no time is left. Returns what poll(2)
- * does. The caller owns the entries. */
+/* Makes one system call, which may end before the time has passed. Returns the result of
+ * poll(2). The caller owns the entries. */
 static inline int poll_once(struct pollfd *entries, int count, int64_t left, const sigset_t *signals)
 {
     int64_t milliseconds = left / NANOSECONDS_PER_MILLISECOND;
@@ -586,8 +587,9 @@ static inline int poll_once(struct pollfd *entries, int count, int64_t left, con
     return poll(entries, (nfds_t)count, milliseconds < INT_MAX ? (int)milliseconds : INT_MAX);
 }
 
-/* Makes system calls until one answers or the deadline, which is left nanoseconds away,
- * has passed. Returns the number of ready entries, or -errno. The caller owns the entries. */
+/* Makes system calls until an entry is ready, one fails, or the deadline has passed. left
+ * is the time until then. Returns the number of ready entries, or -errno. The caller owns
+ * the entries. */
 static inline int poll_until(struct pollfd *entries, int count, int64_t deadline, int64_t left,
                              const sigset_t *signals)
 {
@@ -603,8 +605,8 @@ static inline int poll_until(struct pollfd *entries, int count, int64_t deadline
                 return 0;
             continue;
         }
-        /* EAGAIN: the kernel could not look. Look once more, even if time has run out.
-         * After that, treat it as a signal, so that a handler can end an endless loop. */
+        /* EAGAIN: the kernel could not check. Try once more, even if time has run out. After
+         * that, treat it as a signal, so that a handler can end an endless loop. */
         if (errno != EAGAIN)
             return -errno;
         if (again-- == 0)
@@ -644,7 +646,7 @@ int64_t pypoll_wait_one(int64_t fd_and_mask, int64_t time)
 
 /* ---- Results ----------------------------------------------------------- */
 
-/* Returns the window for an answer, or null if memory is refused. The caller holds the
+/* Returns the window for an answer, or null if memory runs out. The caller holds the
  * lock. */
 static struct pypoll_ready *window_for(pypoll_set *set, int64_t answer)
 {
@@ -671,7 +673,7 @@ struct pypoll_ready *pypoll_window(pypoll_set *set, int64_t answer)
     return results;
 }
 
-/* Any thread; takes the lock, so results that are being written are complete. */
+/* Any thread. Takes the lock, so it waits until results are written completely. */
 int64_t pypoll_latest(pypoll_set *set)
 {
     int64_t answer;
@@ -712,8 +714,8 @@ static int64_t publish(pypoll_set *set, const struct pollfd *entry, int ready)
 
 /* ---- Waiting ----------------------------------------------------------- */
 
-/* Updates the wait's copy of the set, which gets as much room as the set has. Returns 0,
- * or -ENOBUFS if memory is refused. The caller has the mark; takes the lock. */
+/* Updates the wait's copy, and gives it as much room as the set has. Returns 0, or -ENOBUFS
+ * if memory runs out. The caller has the mark; takes the lock. */
 static int copy_set(pypoll_set *set)
 {
     int error = 0;
@@ -738,7 +740,7 @@ static int copy_set(pypoll_set *set)
     return error;
 }
 
-/* A wait, from mark to mark. Any thread; others may change the set meanwhile. */
+/* A wait. Takes the mark, and clears it. Any thread; others may change the set meanwhile. */
 static inline int64_t wait_in(pypoll_set *set, int64_t deadline, int64_t left, const sigset_t *signals)
 {
     unsigned mark = __atomic_load_n(&set->mark, __ATOMIC_RELAXED);
@@ -805,9 +807,9 @@ int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *s
         return 0;
     if (left <= SLICE)
         return wait_in(set, deadline, left, &mask);
-    /* Between two slices, no signal may arrive that the mask blocks. sigprocmask affects this
-     * thread only on every system with ppoll that we know. pthread_sigmask promises that, but
-     * would tie a wheel built with a new glibc to 2.32 and later. */
+    /* Between two slices, no signal that the mask blocks may arrive. On every system with
+     * ppoll that we know, sigprocmask affects only this thread. pthread_sigmask guarantees
+     * that, but a wheel built with a new glibc would then need glibc 2.32 or later. */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     answer = wait_in(set, deadline, left, &mask);

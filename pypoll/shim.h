@@ -1,6 +1,6 @@
-/* The interface between Python and the C shim, declared once: the C compiler includes
- * this file, and build_poll.py hands the same text to cffi without the lines that begin
- * with '#', so each of those must stand on one line. */
+/* The interface between Python and the C shim. The C compiler includes this file, and
+ * build_poll.py gives it to cffi without the lines that begin with '#'. So each
+ * preprocessor directive must be on one line. */
 #ifndef PYPOLL_SHIM_H
 #define PYPOLL_SHIM_H
 #include <stddef.h>
@@ -8,7 +8,7 @@
 
 /* ---- What was built ---------------------------------------------------- */
 
-/* The version of the package that this library was compiled for. */
+/* The version of the package that this module was compiled for. */
 const char *pypoll_version(void);
 
 /* 1 if waits use ppoll(2), 0 if they use poll(2) alone. */
@@ -27,8 +27,8 @@ void pypoll_watch_forks(void);
 
 /* ---- A set of descriptors ---------------------------------------------- */
 
-/* Memory filled with zeros is an empty set, which Python allocates. Any thread may call any
- * of these functions at any time, also while another thread waits in the same set. */
+/* Memory filled with zeros is an empty set; Python allocates it. Any thread may call any of
+ * these functions at any time, even while another thread waits in the same set. */
 typedef struct pypoll_set pypoll_set;
 #ifndef PYPOLL_SET_IS_DEFINED
 struct pypoll_set {
@@ -36,11 +36,11 @@ struct pypoll_set {
 };
 #endif
 
-/* A set of more than a few descriptors needs memory from malloc, and somebody to free it:
- * an owner. pypoll_own adds one, pypoll_disown removes one, and the last one frees the
- * memory; they are the alloc and free of a cffi allocator, whose arguments they ignore.
- * Once the caller has kept an owner for as long as the set lives, pypoll_enlarge moves the
- * set to such memory. It returns 0 or -ENOMEM. */
+/* A set of more than a few descriptors needs memory from malloc, and an owner that frees
+ * it. pypoll_own adds an owner, pypoll_disown removes one, and the last one frees the
+ * memory. Both are the alloc and free functions of a cffi allocator, whose arguments they
+ * ignore. pypoll_enlarge moves the set to memory from malloc. Before, the caller must store
+ * an owner that lives as long as the set. It returns 0 or -ENOMEM. */
 pypoll_set *pypoll_own(pypoll_set *set, size_t ignored);
 void pypoll_disown(pypoll_set *set, pypoll_set *ignored);
 int pypoll_enlarge(pypoll_set *set);
@@ -56,45 +56,45 @@ int pypoll_modify(pypoll_set *set, int fd, int mask);
 /* Removes fd. Returns 0, -EINVAL or -ENOENT. */
 int pypoll_unregister(pypoll_set *set, int fd);
 
-/* Returns how many changes the set has seen, and makes a change only if there was none
- * since: so a thread can read what the mask should be without a lock, and does not put an
- * old one in the place of a newer one. Mask 0 removes fd. Both must be in range. Returns
- * what the functions above return, or -EAGAIN after another change. */
+/* pypoll_changes returns the number of changes so far. pypoll_follow makes a change only if
+ * there was none since. So a thread can read the new mask without a lock, and never replaces
+ * a newer mask by an old one. Mask 0 removes fd. fd and mask must be in range. Returns what
+ * the functions above return, or -EAGAIN after another change. */
 unsigned pypoll_changes(pypoll_set *set);
 int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask);
 
 /* Returns the event mask of fd, or -ENOENT. */
 int pypoll_mask(pypoll_set *set, int fd);
 
-/* Returns how many descriptors are registered, and copies them, in order, into fds if
- * there is room for all of them. */
+/* Returns the number of registered descriptors. Copies them, in order, into fds if there is
+ * room for all of them. */
 int pypoll_list(pypoll_set *set, int *fds, int room);
 
 /* ---- Waiting in a set -------------------------------------------------- */
 
 /* Each of the waiting functions returns one of
  *    0                               time ran out
- *    fd << 16 | event                this descriptor alone is ready
+ *    fd << 16 | event                only this descriptor is ready
  *    -EBUSY                          another thread is waiting in the set
  *    -ENOBUFS                        no memory for the wait's copy or its results
  *    another -errno                  the system call failed
  *    PYPOLL_INTERRUPTED - deadline   a signal arrived: the caller runs the handlers
  *    below PYPOLL_SEVERAL            several are ready: see pypoll_latest
- * One int64_t holds all of it, so the common waits touch no other memory.
+ * It is a single int64_t, so the common waits touch no other memory.
  *
- * A time is a number of nanoseconds to wait at least, -1 or -2 for no limit, or what a
- * wait returned that was interrupted, to go on with it until its deadline. */
+ * A time is the least number of nanoseconds to wait, or -1 or -2 for no limit. It can also
+ * be the result of an interrupted wait, which then continues until its deadline. */
 enum { PYPOLL_INTERRUPTED = -65536 };
 static const int64_t PYPOLL_SEVERAL = -1152921504606846976;
 
-/* Waits not at all, without limit, or for a time. Fewer arguments cost less: the second
- * one adds 45 ns to a call on CPython. */
+/* The first does not wait, the second waits without limit, the third for a time. There are
+ * three because the second argument adds 45 ns to a call on CPython. */
 int64_t pypoll_check(pypoll_set *set);
 int64_t pypoll_wait(pypoll_set *set);
 int64_t pypoll_wait_for(pypoll_set *set, int64_t time);
 
 /* Waits for a time with the thread's signal mask replaced by these signals. Returns
- * -ENOSYS without ppoll(2), -EINVAL for a signal that the system does not have. */
+ * -ENOSYS without ppoll(2), and -EINVAL for a signal that the system does not have. */
 int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *signals, int count);
 
 struct pypoll_ready {
@@ -102,27 +102,27 @@ struct pypoll_ready {
     int event;
 };
 
-/* What the wait that last found several descriptors ready returned. PYPOLL_SIZE masks the
- * size of its results in bytes; a serial number is in the bits above. A caller reads the
- * results first and asks afterwards: if this is no longer the answer that it read by,
- * another wait has put newer results there, and it reads those. */
+/* Returns the answer of the last wait that found several descriptors ready. PYPOLL_SIZE
+ * masks the size of its results in bytes; the bits above hold a serial number. A caller
+ * reads the results first, and then calls this. If the answer is not its own, another wait
+ * has written newer results, and the caller reads those. */
 enum { PYPOLL_SIZE = (1 << 29) - 1 };
 int64_t pypoll_latest(pypoll_set *set);
 
-/* The window, the memory in which a wait with this answer left its results. It never moves,
- * and is freed with the set. All answers below PYPOLL_MANY have the same one, all those
- * from there to below PYPOLL_FEW another. */
+/* Returns the window: the memory in which a wait with this answer left its results. It never
+ * moves, and is freed with the set. From PYPOLL_MANY to below PYPOLL_FEW all answers share
+ * one window. All answers below PYPOLL_MANY share another. */
 static const int64_t PYPOLL_FEW = -2305843009213693952;
 static const int64_t PYPOLL_MANY = -3458764513820540928;
 struct pypoll_ready *pypoll_window(pypoll_set *set, int64_t answer);
 
-/* How many results these two windows hold. */
+/* The number of results that each of these two windows holds. */
 enum { PYPOLL_FEW_HOLDS = 8, PYPOLL_MANY_HOLDS = 256 };
 
 /* ---- Waiting for one descriptor ---------------------------------------- */
 
-/* Waits for the descriptor in fd << 16 | mask: not at all, or for a time. Returns its
- * events, 0 when time ran out, -errno, or PYPOLL_INTERRUPTED - deadline. */
+/* The first checks the descriptor in fd << 16 | mask, the second waits for it. They return
+ * its events, 0 if time ran out, -errno, or PYPOLL_INTERRUPTED - deadline. */
 int64_t pypoll_check_one(int64_t fd_and_mask);
 int64_t pypoll_wait_one(int64_t fd_and_mask, int64_t time);
 

@@ -1,6 +1,6 @@
-"""Any real number of milliseconds or seconds, to whole nanoseconds.
+"""Conversion of timeouts in milliseconds or seconds to whole nanoseconds.
 
-The deadlines that follow from them are the shim's: it reads the clock next to the system call.
+The shim computes the deadlines, because it reads the clock right before the system call.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
     """Return the nanoseconds in a timeout, rounded up; -1 for no limit, -2 if it is negative.
 
-    *timeout* is a real number of milliseconds, or of another *unit* of so many nanoseconds. No
-    limit is ``math.inf``; a negative one is that too to poll(), and no wait to a selector. Raises
-    TypeError for what is not a real number, ValueError for a NaN, and OverflowError for more than
+    *timeout* is a real number of milliseconds, or of a *unit* given in nanoseconds. ``math.inf``
+    is no limit. A negative timeout is no limit to poll(), and no wait to a selector. Raises
+    TypeError if *timeout* is not a real number, ValueError if it is a NaN, and OverflowError above
     2**63 - 1 nanoseconds.
 
     >>> nanoseconds(1.5)
@@ -39,7 +39,7 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
     >>> nanoseconds(-0.5)
     -2
     """
-    # What nearly everybody passes, in an eighth of the time of what follows.
+    # The most common cases, eight times as fast as the code below.
     if type(timeout) is int and 0 <= timeout <= MAX_NANOSECONDS // unit:
         return timeout * unit
     if type(timeout) is float and 1e-6 <= timeout <= 1e9:
@@ -57,14 +57,14 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
                 f"timeout must be a real number of {UNITS[unit]} or None, not {shown(number)}"
             )
         number = float(number)
-    # The nearest float tells first what can be told without the exact ratio, which for
+    # Extreme values are recognized by the nearest float. The exact ratio of
     # Decimal('1e-999999999') would fill the memory.
     try:
         nearest = float(number)
     except OverflowError:
         nearest = math.inf if number > 0 else -math.inf
     except ValueError:
-        # Of a Decimal it is the signaling NaN that float() refuses, in words of its own.
+        # float() refuses a Decimal that is a signaling NaN, with another message.
         if not hasattr(type(number), "is_snan"):
             raise
         nearest = math.nan
@@ -83,7 +83,7 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
 
 
 def _checked(total: int, timeout: RealNumber, unit: int) -> int:
-    """Return *total*, if that many nanoseconds fit the 64 bits of the clock."""
+    """Return *total*, or raise OverflowError if it does not fit the 64 bits of the clock."""
     if total > MAX_NANOSECONDS:
         raise OverflowError(
             f"timeout of {shown(timeout)} {UNITS[unit]} is too long: "

@@ -1,7 +1,7 @@
-"""The types in the signatures of pypoll.
+"""The types in the signatures of pypoll, for your own annotations.
 
-Only type checkers import this module, and whoever asks for the type hints of a function: typing
-takes 3 ms to import, which is half of what the rest of pypoll takes.
+pypoll itself does not import this module: importing typing takes 3 ms, half as long as the rest of
+pypoll. Type checkers and ``typing.get_type_hints`` do.
 """
 
 from __future__ import annotations
