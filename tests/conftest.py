@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from descriptors import Descriptors
+from descriptors import Descriptors, SocketPair
+from pypoll import EVENT_WRITE, PollSelector
 from support import Pipe
 
 
@@ -53,6 +54,29 @@ def pipe() -> Iterator[Pipe]:
 def descriptors() -> Iterator[Descriptors]:
     with Descriptors() as opened:
         yield opened
+
+
+@pytest.fixture
+def pair(descriptors: Descriptors) -> SocketPair:
+    return descriptors.socket_pair()
+
+
+@pytest.fixture
+def selector() -> Iterator[PollSelector]:
+    with PollSelector() as made:
+        yield made
+
+
+@pytest.fixture(params=[0, 10], ids=["few ready", "many ready"])
+def beside(request: pytest.FixtureRequest, selector: PollSelector, descriptors: Descriptors) -> int:
+    """So many others that are always ready: select() returns many in another way than few."""
+    writing = descriptors.pipe().writing
+    for _ in range(request.param):
+        selector.register(descriptors.own(os.dup(writing)), EVENT_WRITE, "beside")
+    for _ in range(3):
+        assert len(selector.select(0)) == request.param
+    count: int = request.param
+    return count
 
 
 @pytest.fixture

@@ -373,7 +373,7 @@ def test_registering_anew_changes_the_order_to_the_end(descriptors: Descriptors,
             assert list(p) == fds
         for fd in chance.sample(fds, size):
             p.unregister(fd)
-        assert p.poll(0) == list(p) == []
+        assert (p.poll(0), list(p)) == ([], [])
 
 
 def test_a_result_holds_nothing_of_the_one_before(descriptors: Descriptors) -> None:

@@ -569,5 +569,5 @@ def test_select_poll_waits_no_shorter_either(pipe: Pipe, row: Row) -> None:
     theirs = select.poll()
     theirs.register(pipe.reading, POLLIN)
     begun = time.monotonic_ns()
-    assert theirs.poll(timeout) == []  # type: ignore[arg-type] # typeshed knows no __index__
+    assert theirs.poll(timeout) == []
     assert time.monotonic_ns() - begun >= least
