@@ -38,40 +38,6 @@ from support import (
     written_after,
 )
 
-
-@pytest.fixture
-def selector() -> Iterator[PollSelector]:
-    with PollSelector() as made:
-        yield made
-
-
-@pytest.fixture
-def pair(descriptors: Descriptors) -> SocketPair:
-    return descriptors.socket_pair()
-
-
-def settled(selector: PollSelector) -> bool:
-    """Tell whether set and keys agree after a select(), as they must when nothing is going on.
-
-    By private names: a set that has more than the keys makes select() spin, which no call shows.
-    """
-    selector.select(0)
-    expected = {fd for fd, key in selector._fd_to_key.items() if key.events}
-    return {*selector._selector} == expected and not selector._unsettled
-
-
-@pytest.fixture(params=[0, 10], ids=["few ready", "many ready"])
-def beside(request: pytest.FixtureRequest, selector: PollSelector, descriptors: Descriptors) -> int:
-    """So many others that are always ready: select() returns many in another way than few."""
-    writing = descriptors.pipe().writing
-    for _ in range(request.param):
-        selector.register(descriptors.own(os.dup(writing)), EVENT_WRITE, "beside")
-    for _ in range(3):
-        assert len(selector.select(0)) == request.param
-    count: int = request.param
-    return count
-
-
 # ---- Keys ------------------------------------------------------------------------------------
 
 
