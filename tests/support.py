@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -358,6 +359,38 @@ def switching_often(interval: float = 1e-6) -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+# ---- Processes -------------------------------------------------------------------------------
+
+
+def in_child(test: Callable[[], None]) -> int:
+    """Run *test* in a forked child; return the child's process number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            test()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    return child
+
+
+def succeeds(child: int) -> bool:
+    """Wait for the child with a limit: one that hangs is a failure too."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        finished, status = os.waitpid(child, os.WNOHANG)
+        if finished:
+            return status == 0
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
 
 
 # ---- Signals ---------------------------------------------------------------------------------
