@@ -413,8 +413,8 @@ def handling(
 
 
 @contextlib.contextmanager
-def blocked(number: int) -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+def blocked(*numbers: int) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield
     finally:
