@@ -318,29 +318,6 @@ def test_a_bool_is_a_descriptor_with_a_warning_where_it_was_passed(
     assert caught[0].lineno == call.__code__.co_firstlineno
 
 
-@pytest.mark.filterwarnings("ignore:bool is used:RuntimeWarning")
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_bool_stands_for_its_number(number: int) -> None:
-    p = Poll()
-    fd = bool(number)
-    p.register(fd, POLLOUT)
-    assert contents(p) == {number: POLLOUT}
-    assert [type(each) for each in p] == [int]
-    p.modify(fd, POLLIN)
-    assert p[fd] == p[number] == POLLIN
-    p.unregister(fd)
-    assert fd not in p
-
-
-@needs_recent_select
-def test_select_poll_warns_of_a_bool_in_the_same_words() -> None:
-    with pytest.warns(RuntimeWarning) as theirs:
-        select.poll().register(True)
-    with pytest.warns(RuntimeWarning) as ours:
-        Poll().register(True)
-    assert str(ours[0].message) == str(theirs[0].message)
-
-
 # ---- Event masks -----------------------------------------------------------------------------
 
 
@@ -354,15 +331,6 @@ def test_a_bad_event_mask_is_refused_and_changes_nothing(
         # Before it matters whether the descriptor is registered.
         refusal.check(call, p, NEVER_OPENED - 2, refusal.value)
     assert NEVER_OPENED - 2 not in p
-
-
-@pytest.mark.parametrize("call", rows(MASK_CALLS))
-@pytest.mark.parametrize("raised", rows(RAISED))
-def test_exceptions_of_a_masks_index_propagate_and_change_nothing(
-    p: Poll, pipe: Pipe, raised: BaseException, call: MaskCall
-) -> None:
-    with nothing_changes(p):
-        assert error_of(call, p, pipe.reading, Index(raised)) is raised
 
 
 @needs_recent_select

@@ -19,7 +19,7 @@ from typing import Any, Callable, get_type_hints
 import pytest
 
 import pypoll
-from pypoll import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, Poll, PollEvent, poll_fd
+from pypoll import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, Poll, PollEvent
 from support import C_INT_MAX, NEVER_OPENED, PROGRAMS, Pipe, contents, ran, rows, set_of
 
 EVERYWHERE = [
@@ -110,15 +110,6 @@ def test_length_membership_and_subscription_follow_each_change(pipe: Pipe) -> No
     with pytest.raises(KeyError) as caught:
         p[pipe.reading]
     assert caught.value.args == (pipe.reading,)
-
-
-def test_it_is_changed_by_its_methods_alone(pipe: Pipe) -> None:
-    p: Any = set_of({pipe.reading: POLLIN})
-    with pytest.raises(TypeError):
-        p[pipe.reading] = 0
-    with pytest.raises(TypeError):
-        del p[pipe.reading]
-    assert contents(p) == {pipe.reading: POLLIN}
 
 
 def test_iteration_is_over_descriptors_in_the_order_of_registration() -> None:
@@ -255,15 +246,6 @@ def test_it_can_be_referenced_weakly() -> None:
     assert not keys
 
 
-@pytest.mark.parametrize("cls", [Poll, Counting])
-def test_as_a_class_attribute_it_does_not_bind(cls: type[Poll]) -> None:
-    class Selector:
-        factory = cls
-
-    assert Selector.factory is Selector().factory is cls
-    assert type(Selector().factory()) is cls
-
-
 def test_the_selectors_of_the_standard_library_can_use_it(pipe: Pipe) -> None:
     class Selector(selectors.PollSelector):
         _selector_cls = pypoll.poll
@@ -304,18 +286,6 @@ def test_copying_and_pickling_are_refused(
 
 
 # ---- poll_fd ---------------------------------------------------------------------------------
-
-
-def test_poll_fd_returns_the_events_of_one_descriptor(pipe: Pipe) -> None:
-    assert poll_fd(pipe.writing) == POLLOUT
-    assert poll_fd(pipe.writing, POLLIN | POLLOUT) == POLLOUT
-    assert poll_fd(pipe.reading, POLLIN, 0) == 0
-    assert poll_fd(pipe.reading, POLLIN, 1.5) == 0
-    os.write(pipe.writing, b"x")
-    assert poll_fd(pipe.reading) == POLLIN
-    assert poll_fd(pipe.reading, POLLIN, None) == POLLIN
-    assert poll_fd(pipe.reading, POLLOUT, 0) == 0
-    assert poll_fd(NEVER_OPENED) == POLLNVAL
 
 
 # ---- Constants and PollEvent -----------------------------------------------------------------

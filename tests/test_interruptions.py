@@ -14,7 +14,6 @@ import os
 import random
 import signal
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ import pytest
 
 import pypoll
 from pypoll import EVENT_READ, EVENT_WRITE
-from support import HAS_PPOLL, PATIENCE, PYPY, settled, succeeds
+from support import HAS_PPOLL, PATIENCE, PYPY, settled
 
 # What is registered: for each descriptor its mask, or its events and data.
 State = tuple[tuple[int, tuple[Any, ...]], ...]
@@ -341,7 +340,6 @@ class Lightning:
         hits: int,
         record_property: Record,
         before_each: Callable[[], None] = lambda: None,
-        after_each: Callable[[], None] = lambda: None,
     ) -> None:
         # What a handler raises in a callback of the collector goes no further. Hypothesis leaves
         # one behind, which PyPy does not have, and imports leave weak references with others.
@@ -364,7 +362,6 @@ class Lightning:
                     allowed = self.steps[self.at][2]
                 self.check(allowed)
                 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
-                after_each()
                 self.subject.restore(self.subject.initial)
         finally:
             signal.signal(signal.SIGALRM, before)
@@ -624,40 +621,3 @@ def test_a_handler_may_use_the_object_whose_call_it_interrupted(
 
     lightning = Lightning(subject, action)
     lightning.run(10_000 if long_profile else 250, record_property, before_each)
-
-
-@pytest.mark.asynchronous
-@pytest.mark.filterwarnings(
-    # CPython 3.12 warns so if an earlier test has left a thread.
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
-def test_a_handler_may_fork_and_both_processes_continue(
-    subject: Subject, long_profile: bool, record_property: Record
-) -> None:
-    child = -1
-
-    def action() -> None:
-        nonlocal child
-        child = os.fork()
-        # The same in both.
-        if lightning.choice.random() < 0.5:
-            raise HandlerError
-
-    def after_each() -> None:
-        nonlocal child
-        if child == 0:
-            os._exit(0)
-        # A signal may have stayed away.
-        if child > 0:
-            assert succeeds(child)
-        child = -1
-
-    lightning = Lightning(subject, action)
-    try:
-        lightning.run(1000 if long_profile else 12, record_property, after_each=after_each)
-    except BaseException:
-        if child == 0:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        raise

@@ -39,10 +39,8 @@ from descriptors import (
 )
 from pypoll import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, Poll, PollEvent, poll_fd
 from support import (
-    C_INT_MAX,
     HAS_PPOLL,
     NEVER_OPENED,
-    PYPY,
     Pipe,
     contents,
     error_of,
@@ -134,44 +132,6 @@ def test_registering_again_replaces_the_mask_and_keeps_the_place(descriptors: De
     assert len(p) == 3
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_set_is_an_ordered_dict_from_descriptors_to_masks(
-    descriptors: Descriptors, seed: int
-) -> None:
-    chance = random.Random(seed)
-    available = dict.fromkeys(descriptors.ready(30), POLLIN)
-    for _ in range(15):
-        reading, writing = descriptors.pipe()
-        available.update({reading: 0, writing: POLLOUT})
-    available.update(dict.fromkeys(chance.sample(range(100_000, C_INT_MAX + 1), 120), POLLNVAL))
-    # Numbers whose low bits agree are the worst of a hash table.
-    available.update(dict.fromkeys((high << 20 | 1 << 30 for high in range(1, 20)), POLLNVAL))
-    fds = list(available)
-    p, model = Poll(), dict[int, int]()
-    for step in range(4000):
-        # By turns it tends to grow, and to shrink.
-        weights = [5, 2, 2] if step // 400 % 2 == 0 else [2, 5, 2]
-        [action] = chance.choices(["register", "unregister", "modify"], weights)
-        fd, mask = chance.choice(fds), chance.choice([0, POLLIN, POLLOUT, POLLIN | POLLOUT])
-        if action == "register":
-            p.register(fd, mask)
-            model[fd] = mask
-        elif fd not in model:
-            with pytest.raises(KeyError if action == "unregister" else FileNotFoundError):
-                p.unregister(fd) if action == "unregister" else p.modify(fd, mask)
-        elif action == "modify":
-            p.modify(fd, mask)
-            model[fd] = mask
-        else:
-            p.unregister(fd)
-            del model[fd]
-        assert (len(p), fd in p) == (len(model), fd in model)
-        if step % 7 == 0:
-            assert list(contents(p).items()) == list(model.items())
-            events = [(fd, available[fd] & (mask | POLLNVAL)) for fd, mask in model.items()]
-            assert p.poll(0) == [(fd, event) for fd, event in events if event]
-
-
 # ---- Events ----------------------------------------------------------------------------------
 
 OBSERVED: dict[str, tuple[Opened, int, int]] = {
@@ -219,27 +179,6 @@ def test_select_poll_reports_the_same(descriptors: Descriptors, opened: Opened) 
         theirs = select.poll()
         theirs.register(fd, mask)
         assert set_of({fd: mask}).poll(0) == theirs.poll(0)
-
-
-@linux_only
-@pytest.mark.skipif(
-    os.uname().machine not in ("x86_64", "i686", "aarch64", "riscv64"),
-    reason="other processors may have other numbers",
-)
-def test_the_numbers_of_the_events_on_linux(descriptors: Descriptors) -> None:
-    numbers = {
-        16: (reader_without_writer, 0),
-        8: (writer_without_reader, 0),
-        12: (writer_without_reader, POLLOUT),
-        1: (half_closed_socket, POLLIN),
-        8193: (half_closed_socket, POLLIN | POLLRDHUP),
-        2: (out_of_band_byte, POLLPRI),
-        20: (unconnected_tcp, DEFAULT_MASK),
-        5: (regular_file, DEFAULT_MASK),
-        32: (never_opened, DEFAULT_MASK),
-    }
-    for number, (opened, mask) in numbers.items():
-        assert poll_fd(opened_by(opened, descriptors), mask, 0) == number
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -376,15 +315,6 @@ def test_registering_anew_changes_the_order_to_the_end(descriptors: Descriptors,
         assert (p.poll(0), list(p)) == ([], [])
 
 
-def test_a_result_holds_nothing_of_the_one_before(descriptors: Descriptors) -> None:
-    pipes = [descriptors.pipe(b"x") for _ in range(3)]
-    p = set_of({pipe.reading: POLLIN for pipe in pipes})
-    assert len(p.poll(0)) == 3
-    for left in (2, 1, 0):
-        os.read(pipes[left].reading, 1)
-        assert p.poll(0) == [(pipe.reading, POLLIN) for pipe in pipes[:left]]
-
-
 # ---- More descriptors than the system allows -------------------------------------------------
 
 NUMBERS = range(NEVER_OPENED - 200, NEVER_OPENED)
@@ -414,14 +344,6 @@ def test_more_descriptors_than_rlimit_nofile_are_einval_and_lose_nothing(timeout
     assert p.poll(timeout) == expected[:100] + expected[101:] + [expected[100]]
 
 
-def test_poll_fd_raises_einval_if_not_one_descriptor_is_allowed(pipe: Pipe) -> None:
-    with descriptor_limit(0):
-        assert_einval(poll_fd, pipe.writing, POLLOUT, 0)
-        assert_einval(poll_fd, pipe.writing)
-        assert Poll().poll(0) == []
-    assert poll_fd(pipe.writing) == POLLOUT
-
-
 @pytest.mark.parametrize("spread", ["first", "last", "every other", "at random"])
 @pytest.mark.parametrize("removed", [1, 8, 17, 24, 100])
 def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(
@@ -446,12 +368,3 @@ def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(
     p.register(gone[0], POLLPRI)
     last = [(kept[-1], POLLOUT), (gone[0], POLLPRI)]
     assert list(contents(p).items()) == [*((fd, POLLIN) for fd in kept[:-1]), *last]
-
-
-@pytest.mark.skipif(PYPY, reason="PyPy's select.poll does not say so")
-def test_select_poll_raises_the_same_error_above_rlimit_nofile() -> None:
-    theirs = select.poll()
-    for number in NUMBERS:
-        theirs.register(number)
-    with descriptor_limit(100):
-        assert_einval(theirs.poll, 0)

@@ -337,20 +337,6 @@ def test_every_event_arrives_once_and_only_overlapping_waits_are_refused(
     assert bool(count(storm.refusals)) is not apart
 
 
-def test_many_threads_on_one_descriptor_leave_one_of_their_masks(pipe: Pipe) -> None:
-    p = pypoll.Poll()
-    masks = (pypoll.POLLIN, pypoll.POLLOUT, 0)
-
-    def change(mask: int) -> None:
-        for _ in range(2000):
-            p.register(pipe.reading, mask)
-
-    for thread in [Thread(change, mask) for mask in masks]:
-        thread.join()
-    assert list(p) == [pipe[0]]
-    assert p[pipe[0]] in masks
-
-
 def test_threads_that_fill_a_new_set_at_once_lose_no_descriptor(pipe: Pipe) -> None:
     """A small set has no memory of its own: any of them may be the first that needs some."""
     shares = [[os.dup(pipe[1]) for _ in range(5)] for _ in range(3)]

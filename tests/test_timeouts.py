@@ -10,7 +10,6 @@ import contextlib
 import decimal
 import math
 import os
-import random
 import select
 import statistics
 import sys
@@ -389,16 +388,6 @@ def test_a_wait_is_never_shorter_than_its_timeout(
         assert least <= time.monotonic_ns() - begun < SOON
 
 
-@pytest.mark.parametrize("wait", DISTINCT_WAITS)
-def test_a_wait_of_any_float_is_never_too_short(p: Poll, pipe: Pipe, wait: Call) -> None:
-    chance = random.Random(31415)
-    for _ in range(150):
-        timeout = chance.uniform(0, 10 ** chance.uniform(-4, 0.5))
-        begun = time.monotonic_ns()
-        assert not wait(p, pipe.reading, timeout)
-        assert time.monotonic_ns() - begun >= Fraction(timeout) * MILLISECOND
-
-
 @pytest.mark.parametrize(
     "row", rows({**LIMITED, **LONG, **{k: (v, 0) for k, v in AT_ONCE.items()}})
 )
@@ -558,16 +547,3 @@ def test_select_poll_refuses_the_same_timeouts(refusal: Refusal) -> None:
     if isinstance(refusal.value, OnlyFloat) and sys.version_info >= (3, 15):
         pytest.skip("select.poll takes what has __float__() alone from CPython 3.15 on")
     assert type(error_of(select.poll().poll, refusal.value)) is refusal.error
-
-
-@needs_recent_select
-@pytest.mark.parametrize("row", rows(LIMITED))
-def test_select_poll_waits_no_shorter_either(pipe: Pipe, row: Row) -> None:
-    timeout, least = row
-    if type(timeout) not in (int, bool, float, Index):
-        pytest.skip("select.poll takes no such number, or believes it")
-    theirs = select.poll()
-    theirs.register(pipe.reading, POLLIN)
-    begun = time.monotonic_ns()
-    assert theirs.poll(timeout) == []
-    assert time.monotonic_ns() - begun >= least
