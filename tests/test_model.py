@@ -363,7 +363,7 @@ def selected(fd: int, asked: int) -> int:
 class PlainSelector(dict[int, SelectorKey]):
     """The model of PollSelector: the keys of the descriptors, in order.
 
-    Results have an order of their own: who was paused comes last.
+    Results have an order of their own: a descriptor that was paused comes last.
     """
 
     def __init__(self) -> None:

@@ -118,7 +118,7 @@ class Watched:
         os.close(self.writing)
 
 
-class Storm:
+class Load:
     """Threads that change a set at once, and threads that wait in it at once, all of them checked.
 
     Each thread that changes has places of its own, and in them descriptors that it closes and
@@ -314,27 +314,25 @@ def switching(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("apart", [False, True], ids=["waits at once", "waits one by one"])
 def test_every_event_arrives_once_and_only_overlapping_waits_are_refused(
-    apart: bool, long_profile: bool, record_property: Callable[[str, object], None]
+    apart: bool, long_profile: bool
 ) -> None:
-    storm = Storm(threading.Lock() if apart else contextlib.nullcontext())
+    load = Load(threading.Lock() if apart else contextlib.nullcontext())
 
     def count(ticks: list[tuple[array[int], array[int]]]) -> int:
         return sum(len(ends) for _, ends in ticks)
 
     def reads() -> int:
-        return sum(watched.reads_ended for watched in [*storm.by_number.values()])
+        return sum(watched.reads_ended for watched in [*load.by_number.values()])
 
     def enough() -> bool:
-        return reads() > 0 and (apart or count(storm.refusals) > 0)
+        return reads() > 0 and (apart or count(load.refusals) > 0)
 
-    storm.run(60 if long_profile else 0.5, enough)
-    for number, (begins, ends) in enumerate(storm.refusals):
+    load.run(60 if long_profile else 0.5, enough)
+    for number, (begins, ends) in enumerate(load.refusals):
         for begin, end in zip(begins, ends):
-            assert storm.overlapped(begin, end, number)
-    record_property("waits, reads", (count(storm.waits), reads()))
-    record_property("refusals", count(storm.refusals))
+            assert load.overlapped(begin, end, number)
     assert reads()
-    assert bool(count(storm.refusals)) is not apart
+    assert bool(count(load.refusals)) is not apart
 
 
 def test_threads_that_fill_a_new_set_at_once_lose_no_descriptor(pipe: Pipe) -> None:
@@ -417,7 +415,7 @@ HANDLING = pytest.mark.parametrize("seconds", [0, 0.003], ids=["short handler", 
 @HANDLING
 @pytest.mark.parametrize("count", [2, 8, 100, 600])
 def test_each_thread_that_polls_one_object_gets_a_whole_result_or_is_refused(
-    count: int, seconds: float, pipe: Pipe, record_property: Callable[[str, object], None]
+    count: int, seconds: float, pipe: Pipe
 ) -> None:
     """One thread has the first result come and go, and one more at the end, so all others move."""
     fds = [os.dup(pipe[1]) for _ in range(count + 1)]
@@ -441,7 +439,6 @@ def test_each_thread_that_polls_one_object_gets_a_whole_result_or_is_refused(
         assert p.ppoll(0) == results[0 if there else 1]
 
     counts = poll_in_threads_under_signals([poll, poll, change_and_poll], seconds)
-    record_property("results, refusals", counts)
     assert counts[0]
     for fd in fds:
         os.close(fd)
@@ -449,9 +446,9 @@ def test_each_thread_that_polls_one_object_gets_a_whole_result_or_is_refused(
 
 @HANDLING
 def test_signals_never_shorten_the_waits_of_threads_in_one_object(
-    seconds: float, pipe: Pipe, record_property: Callable[[str, object], None]
+    seconds: float, pipe: Pipe
 ) -> None:
-    """While the handlers run another thread may begin to wait; who comes back late is refused."""
+    """While the handlers run another thread may begin to wait; the one that comes back is refused."""
     p = set_of({pipe.reading: pypoll.POLLIN})
 
     def wait() -> None:
@@ -460,5 +457,4 @@ def test_signals_never_shorten_the_waits_of_threads_in_one_object(
         assert time.monotonic_ns() - begun >= 2_000_000
 
     counts = poll_in_threads_under_signals([wait, wait, wait], seconds)
-    record_property("results, refusals", counts)
     assert counts[0]

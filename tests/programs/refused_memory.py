@@ -211,7 +211,7 @@ def during_a_wait() -> None:
     for thread in threads:
         thread.join()
     assert answers["poll"] == [(fd, 1) for fd in fds], answers
-    # Those that have lost their keys meanwhile are passed over, as is who no longer asks to read.
+    # Those that have lost their keys meanwhile are passed over, as is the one that no longer asks to read.
     assert [key.fd for key, _ in answers["select"]] == fds[1:100], answers
     assert p.poll() == [*((fd, 1) for fd in fds[1:100]), (new, pypoll.POLLOUT)]
     assert [key.fd for key, _ in selector.select()] == fds[1:100]
