@@ -1,19 +1,17 @@
-"""What several test modules need, as fixtures: in importlib mode they cannot import each other."""
+"""Fixtures of several test files."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
-from typing import Callable
 
 import pytest
 
-import pypoll
-
-PATIENCE = 30.0
+from descriptors import Descriptors, SocketPair
+from pypoll import EVENT_WRITE, PollSelector
+from support import Pipe
 
 
 @pytest.fixture(scope="session")
@@ -45,26 +43,53 @@ def strace(system_calls: str) -> list[str]:
 
 
 @pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """The reading and the writing end of a pipe."""
-    ends = os.pipe()
+def pipe() -> Iterator[Pipe]:
+    ends = Pipe(*os.pipe())
     yield ends
     for fd in ends:
         os.close(fd)
 
 
 @pytest.fixture
-def until_waiting() -> Callable[[pypoll.Poll], None]:
-    """A function that returns once another thread waits in the object."""
+def descriptors() -> Iterator[Descriptors]:
+    with Descriptors() as opened:
+        yield opened
 
-    def until_waiting(p: pypoll.Poll) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                p.poll(0)
-            except RuntimeError:
-                return
-            time.sleep(0.001)
-        raise AssertionError("nobody came to wait")
 
-    return until_waiting
+@pytest.fixture
+def pair(descriptors: Descriptors) -> SocketPair:
+    return descriptors.socket_pair()
+
+
+@pytest.fixture
+def selector() -> Iterator[PollSelector]:
+    with PollSelector() as made:
+        yield made
+
+
+@pytest.fixture(params=[0, 10], ids=["few ready", "many ready"])
+def beside(request: pytest.FixtureRequest, selector: PollSelector, descriptors: Descriptors) -> int:
+    """So many others that are always ready: select() returns many in another way than few."""
+    writing = descriptors.pipe().writing
+    for _ in range(request.param):
+        selector.register(descriptors.own(os.dup(writing)), EVENT_WRITE, "beside")
+    for _ in range(3):
+        assert len(selector.select(0)) == request.param
+    count: int = request.param
+    return count
+
+
+@pytest.fixture
+def ready(pipe: Pipe) -> int:
+    """The reading end of a pipe in which one byte waits."""
+    os.write(pipe.writing, b"x")
+    return pipe.reading
+
+
+@pytest.fixture
+def many(pipe: Pipe) -> Iterator[list[int]]:
+    """So many descriptors ready for writing that several results have to be read from C."""
+    fds = [os.dup(pipe.writing) for _ in range(300)]
+    yield fds
+    for fd in fds:
+        os.close(fd)

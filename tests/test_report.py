@@ -1,4 +1,4 @@
-"""``python -m pypoll``."""
+"""``python -m pypoll`` prints the facts that a bug report needs, as text or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is stopped and continued, as by Ctrl-Z and fg, in the middle of a wait."""
+"""A wait keeps its deadline if the process is stopped and continued, as by Ctrl-Z and fg."""
 
 from __future__ import annotations
 
@@ -11,40 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from pypoll.library import lib
+from support import PROGRAMS, needs_ppoll
 
 pytestmark = pytest.mark.native  # qemu makes ppoll(2) of poll(2)
-
-needs_ppoll = pytest.mark.skipif(
-    not lib.pypoll_has_ppoll(), reason="this build has no ppoll, so sigmask is refused"
-)
-
-WAITS = """
-import os, sys, time
-import pypoll
-
-reading, writing = os.pipe()
-p = pypoll.Poll()
-p.register(reading, pypoll.POLLIN)
-selector = pypoll.PollSelector()
-selector.register(reading, pypoll.EVENT_READ)
-wait = eval("lambda: " + sys.argv[1])
-print("ready", flush=True)
-begun = time.monotonic()
-answer = wait()
-print(time.monotonic() - begun, answer)
-"""
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        "p.poll(800)",
-        "p.poll(800.5)",
-        "p.ppoll(800.5)",
-        pytest.param("p.ppoll(800.5, [])", marks=needs_ppoll),
-        "pypoll.poll_fd(reading, 1, 800.5)",
-        "selector.select(0.8005)",
+        "poll(800)",
+        "poll(800.5)",
+        "ppoll(800.5)",
+        pytest.param("ppoll(800.5, [])", marks=needs_ppoll),
+        "poll_fd(..., 800.5)",
+        "select(0.8005)",
     ],
 )
 def test_a_wait_whose_time_is_over_ends_when_the_process_is_continued(
@@ -62,7 +42,10 @@ def test_a_wait_whose_time_is_over_ends_when_the_process_is_continued(
 def time_of_a_stopped_wait(call: str, directory: Path) -> float:
     """Return how long the wait took in a process that was stopped from 0.1 to 1.1 seconds."""
     with subprocess.Popen(
-        [sys.executable, "-c", WAITS, call], cwd=directory, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(PROGRAMS / "timed_wait.py"), call],
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         try:

@@ -1,6 +1,6 @@
-"""What other threads may do while one waits.
+"""One thread at a time waits in a set, and all others may change it at any time.
 
-All of them are of `_thread`, and `threading` does not know them: nothing may need that.
+The threads are of `_thread`, and `threading` does not know them: nothing may need that.
 """
 
 from __future__ import annotations
@@ -12,167 +12,70 @@ import itertools
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from array import array
 from collections.abc import Iterator
-from types import FrameType
 from typing import Any, Callable
 
 import pytest
 
 import pypoll
-from pypoll.library import lib
-
-Pipe = tuple[int, int]
-PATIENCE = 30.0
-UntilWaiting = Callable[[pypoll.Poll], None]
+from descriptors import Descriptors
+from support import (
+    HAS_PPOLL,
+    PATIENCE,
+    Pipe,
+    Thread,
+    contents,
+    handling,
+    set_of,
+    switching_often,
+    waiting_thread,
+)
 
 
 @pytest.fixture
-def other() -> Iterator[Pipe]:
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
-    os.close(writing)
+def p(pipe: Pipe) -> pypoll.Poll:
+    return set_of({pipe.reading: pypoll.POLLIN})
 
 
-class Thread:
-    """Does a job in a thread of its own, and keeps what came of it."""
-
-    def __init__(self, job: Callable[..., Any], *arguments: object) -> None:
-        self.error: BaseException | None = None
-        self.result: Any = None
-        self._running = _thread.allocate_lock()
-        self._running.acquire()
-        self.number = _thread.start_new_thread(self._run, (job, arguments))
-
-    def _run(self, job: Callable[..., Any], arguments: tuple[object, ...]) -> None:
-        try:
-            self.result = job(*arguments)
-        except BaseException as error:
-            self.error = error
-        self._running.release()
-
-    def is_alive(self) -> bool:
-        return self._running.locked()
-
-    def ends(self, patience: float = PATIENCE) -> bool:
-        """Tell whether it ends in so many seconds."""
-        ended = self._running.acquire(timeout=patience)
-        if ended:
-            self._running.release()
-        return ended
-
-    def join(self) -> Any:
-        """Return what the job returns, or raise what it raises."""
-        assert self.ends()
-        if self.error:
-            raise self.error
-        return self.result
-
-
-def waiter(wait: Callable[[], object]) -> Thread:
-    """Begin this wait in another thread."""
-
-    def job() -> object:
-        # until_waiting() polls too, and may be there first.
-        while True:
-            with contextlib.suppress(RuntimeError):
-                return wait()
-
-    return Thread(job)
-
-
-def test_a_second_poll_from_a_thread_is_refused_and_the_first_undisturbed(
-    pipe: Pipe, until_waiting: UntilWaiting
-) -> None:
-    reading, writing = pipe
-    p = pypoll.Poll()
-    p.register(reading, pypoll.POLLIN)
-    first = waiter(p.poll)
-    until_waiting(p)
+def test_a_second_wait_is_refused_and_the_first_undisturbed(p: pypoll.Poll, pipe: Pipe) -> None:
+    first = waiting_thread(p)
     for timeout in (None, 0, 1.5):
         for wait in (p.poll, p.ppoll):
             with pytest.raises(RuntimeError, match=r"^concurrent poll\(\) invocation$"):
                 wait(timeout)
-    if lib.pypoll_has_ppoll():
+    if HAS_PPOLL:
         with pytest.raises(RuntimeError, match=r"^concurrent poll\(\) invocation$"):
             p.ppoll(0, [])
     assert first.is_alive()
-    os.write(writing, b"x")
-    assert first.join() == [(reading, pypoll.POLLIN)]
-    assert p.poll(0) == [(reading, pypoll.POLLIN)]
+    os.write(pipe.writing, b"x")
+    assert first.join() == p.poll(0) == [(pipe.reading, pypoll.POLLIN)]
 
 
-def test_the_timeout_is_checked_before_concurrency(pipe: Pipe, until_waiting: UntilWaiting) -> None:
-    reading, writing = pipe
-    p = pypoll.Poll()
-    p.register(reading, pypoll.POLLIN)
-    first = waiter(p.poll)
-    until_waiting(p)
-    bad: Any = "x"
-    with pytest.raises(TypeError):
-        p.poll(bad)
-    with pytest.raises(ValueError, match="nan"):
-        p.poll(float("nan"))
-    with pytest.raises(RuntimeError):
-        p.poll(0)
-    os.write(writing, b"x")
-    assert first.join() == [(reading, pypoll.POLLIN)]
-
-
-def test_changes_during_a_wait_never_block_and_count_from_the_next(
-    pipe: Pipe, other: Pipe, until_waiting: UntilWaiting
+def test_changes_never_block_behind_a_wait_and_take_effect_at_the_next(
+    p: pypoll.Poll, pipe: Pipe, descriptors: Descriptors
 ) -> None:
-    reading, writing = pipe
-    p = pypoll.Poll()
-    p.register(reading, pypoll.POLLIN)
-    first = waiter(p.poll)
-    until_waiting(p)
-    p.register(other[1], pypoll.POLLOUT)  # ready at once, but not for the wait that is on
-    p.modify(reading, 0)
-    assert list(p) == [reading, other[1]]
-    assert (p[reading], p[other[1]]) == (0, pypoll.POLLOUT)
-    p.unregister(reading)
-    assert list(p) == [other[1]]
-    time.sleep(0.05)
-    assert first.is_alive()
-    os.write(writing, b"x")
-    assert first.join() == [(reading, pypoll.POLLIN)]
-    assert p.poll(0) == [(other[1], pypoll.POLLOUT)]
-    p.register(reading, pypoll.POLLIN)
-    assert p.poll(0) == [(other[1], pypoll.POLLOUT), (reading, pypoll.POLLIN)]
-
-
-def test_a_set_may_grow_and_shrink_a_hundredfold_during_a_wait(
-    pipe: Pipe, until_waiting: UntilWaiting
-) -> None:
-    reading, writing = pipe
-    p = pypoll.Poll()
-    p.register(reading, pypoll.POLLIN)
-    first = waiter(p.poll)
-    until_waiting(p)
+    writing = descriptors.pipe().writing
+    first = waiting_thread(p)
+    p.register(writing, pypoll.POLLOUT)  # ready at once, but not for the wait that is on
+    p.modify(pipe.reading, 0)
+    assert contents(p) == {pipe.reading: 0, writing: pypoll.POLLOUT}
+    p.unregister(pipe.reading)
+    # The set grows and shrinks a hundredfold.
     for fd in range(100_000, 101_000):
         p.register(fd, pypoll.POLLIN)
-    for fd in range(100_000, 101_000, 2):
+    for fd in range(100_000, 101_000):
         p.unregister(fd)
-    os.write(writing, b"x")
-    assert first.join() == [(reading, pypoll.POLLIN)]
-    odd = list(range(100_001, 101_000, 2))
-    assert list(p) == [reading, *odd]
-    for fd in odd:
-        p.unregister(fd)
-    assert p.poll(0) == [(reading, pypoll.POLLIN)]
-
-
-def test_other_threads_run_while_one_waits(until_waiting: UntilWaiting) -> None:
-    p = pypoll.Poll()
-    first = waiter(lambda: p.poll(200))
-    until_waiting(p)
+    assert list(p) == [writing]
+    time.sleep(0.05)
     assert first.is_alive()
-    assert first.join() == []
+    os.write(pipe.writing, b"x")
+    assert first.join() == [(pipe.reading, pypoll.POLLIN)]
+    assert p.poll(0) == [(writing, pypoll.POLLOUT)]
+    p.register(pipe.reading, pypoll.POLLIN)
+    assert p.poll(0) == [(writing, pypoll.POLLOUT), (pipe.reading, pypoll.POLLIN)]
 
 
 class Watched:
@@ -215,7 +118,7 @@ class Watched:
         os.close(self.writing)
 
 
-class Storm:
+class Load:
     """Threads that change a set at once, and threads that wait in it at once, all of them checked.
 
     Each thread that changes has places of its own, and in them descriptors that it closes and
@@ -354,7 +257,7 @@ class Storm:
             lambda: p.poll(0.2),
             lambda: p.ppoll(1),
         ]
-        if lib.pypoll_has_ppoll():
+        if HAS_PPOLL:
             ways.append(lambda: p.ppoll(0.5, []))
         while not self.done.is_set():
             with self.turn:
@@ -402,53 +305,34 @@ class Storm:
         return False
 
 
-@pytest.fixture(params=[None, 1e-6], ids=["usual switches", "switches at every turn"])
+@pytest.fixture(params=[0.005, 1e-6], ids=["usual switches", "switches at every turn"])
 def switching(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Threads of Python take turns as usual, and as often as the interpreter can."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(request.param or before)
-    yield
-    sys.setswitchinterval(before)
+    with switching_often(request.param):
+        yield
 
 
 @pytest.mark.usefixtures("switching")
 @pytest.mark.parametrize("apart", [False, True], ids=["waits at once", "waits one by one"])
-def test_in_a_storm_of_threads_every_event_arrives_once_and_only_overlapping_waits_are_refused(
-    apart: bool, long_profile: bool, record_property: Callable[[str, object], None]
+def test_every_event_arrives_once_and_only_overlapping_waits_are_refused(
+    apart: bool, long_profile: bool
 ) -> None:
-    storm = Storm(threading.Lock() if apart else contextlib.nullcontext())
+    load = Load(threading.Lock() if apart else contextlib.nullcontext())
 
     def count(ticks: list[tuple[array[int], array[int]]]) -> int:
         return sum(len(ends) for _, ends in ticks)
 
     def reads() -> int:
-        return sum(watched.reads_ended for watched in [*storm.by_number.values()])
+        return sum(watched.reads_ended for watched in [*load.by_number.values()])
 
     def enough() -> bool:
-        return reads() > 0 and (apart or count(storm.refusals) > 0)
+        return reads() > 0 and (apart or count(load.refusals) > 0)
 
-    storm.run(60 if long_profile else 0.5, enough)
-    for number, (begins, ends) in enumerate(storm.refusals):
+    load.run(60 if long_profile else 0.5, enough)
+    for number, (begins, ends) in enumerate(load.refusals):
         for begin, end in zip(begins, ends):
-            assert storm.overlapped(begin, end, number)
-    record_property("waits, reads", (count(storm.waits), reads()))
-    record_property("refusals", count(storm.refusals))
+            assert load.overlapped(begin, end, number)
     assert reads()
-    assert bool(count(storm.refusals)) is not apart
-
-
-def test_many_threads_on_one_descriptor_leave_one_of_their_masks(pipe: Pipe) -> None:
-    p = pypoll.Poll()
-    masks = (pypoll.POLLIN, pypoll.POLLOUT, 0)
-
-    def change(mask: int) -> None:
-        for _ in range(2000):
-            p.register(pipe[0], mask)
-
-    for thread in [Thread(change, mask) for mask in masks]:
-        thread.join()
-    assert list(p) == [pipe[0]]
-    assert p[pipe[0]] in masks
+    assert bool(count(load.refusals)) is not apart
 
 
 def test_threads_that_fill_a_new_set_at_once_lose_no_descriptor(pipe: Pipe) -> None:
@@ -476,7 +360,7 @@ def test_threads_that_fill_a_new_set_at_once_lose_no_descriptor(pipe: Pipe) -> N
 
 
 def poll_in_threads_under_signals(
-    polls: list[Callable[[], None]], handling: float
+    polls: list[Callable[[], None]], seconds: float
 ) -> tuple[int, int]:
     """Have each of these done again and again, the first in this thread, the rest in others.
 
@@ -488,10 +372,10 @@ def poll_in_threads_under_signals(
     refusals: list[str] = []
     handled = 0
 
-    def handler(_number: int, _frame: FrameType | None) -> None:
+    def handler(*_: object) -> None:
         nonlocal handled
         handled += 1
-        time.sleep(handling)
+        time.sleep(seconds)
 
     def poll(place: int) -> None:
         try:
@@ -507,17 +391,16 @@ def poll_in_threads_under_signals(
         finally:
             done.wait(PATIENCE)  # no signal may be sent to a thread that has ended
 
-    before = signal.signal(signal.SIGUSR1, handler)
-    threads = [Thread(poll_often, place) for place in range(1, len(polls))]
-    try:
-        for _ in range(60):
-            for number in (_thread.get_ident(), *(thread.number for thread in threads)):
-                signal.pthread_kill(number, signal.SIGUSR1)
-            poll(0)
-    finally:
-        done.set()
-        ended = [thread.ends() for thread in threads]
-        signal.signal(signal.SIGUSR1, before)
+    with handling(handler, number=signal.SIGUSR1):
+        threads = [Thread(poll_often, place) for place in range(1, len(polls))]
+        try:
+            for _ in range(60):
+                for number in (_thread.get_ident(), *(thread.number for thread in threads)):
+                    signal.pthread_kill(number, signal.SIGUSR1)
+                poll(0)
+        finally:
+            done.set()
+            ended = [thread.ends() for thread in threads]
     assert all(ended)
     for thread in threads:
         thread.join()
@@ -526,13 +409,13 @@ def poll_in_threads_under_signals(
     return sum(results), len(refusals)
 
 
-HANDLING = pytest.mark.parametrize("handling", [0, 0.003], ids=["short handler", "long handler"])
+HANDLING = pytest.mark.parametrize("seconds", [0, 0.003], ids=["short handler", "long handler"])
 
 
 @HANDLING
 @pytest.mark.parametrize("count", [2, 8, 100, 600])
-def test_each_of_the_threads_that_poll_one_object_gets_every_result_or_is_refused(
-    count: int, handling: float, pipe: Pipe, record_property: Callable[[str, object], None]
+def test_each_thread_that_polls_one_object_gets_a_whole_result_or_is_refused(
+    count: int, seconds: float, pipe: Pipe
 ) -> None:
     """One thread has the first result come and go, and one more at the end, so all others move."""
     fds = [os.dup(pipe[1]) for _ in range(count + 1)]
@@ -555,8 +438,7 @@ def test_each_of_the_threads_that_poll_one_object_gets_every_result_or_is_refuse
             p.unregister(extra[0])
         assert p.ppoll(0) == results[0 if there else 1]
 
-    counts = poll_in_threads_under_signals([poll, poll, change_and_poll], handling)
-    record_property("results, refusals", counts)
+    counts = poll_in_threads_under_signals([poll, poll, change_and_poll], seconds)
     assert counts[0]
     for fd in fds:
         os.close(fd)
@@ -564,17 +446,15 @@ def test_each_of_the_threads_that_poll_one_object_gets_every_result_or_is_refuse
 
 @HANDLING
 def test_signals_never_shorten_the_waits_of_threads_in_one_object(
-    handling: float, pipe: Pipe, record_property: Callable[[str, object], None]
+    seconds: float, pipe: Pipe
 ) -> None:
-    """While the handlers run another thread may begin to wait; who comes back late is refused."""
-    p = pypoll.Poll()
-    p.register(pipe[0], pypoll.POLLIN)
+    """While the handlers run another thread may begin to wait; the one that comes back is refused."""
+    p = set_of({pipe.reading: pypoll.POLLIN})
 
     def wait() -> None:
         begun = time.monotonic_ns()
         assert p.poll(2) == []
         assert time.monotonic_ns() - begun >= 2_000_000
 
-    counts = poll_in_threads_under_signals([wait, wait, wait], handling)
-    record_property("results, refusals", counts)
+    counts = poll_in_threads_under_signals([wait, wait, wait], seconds)
     assert counts[0]

@@ -1,4 +1,4 @@
-"""The types that users' code is checked against."""
+"""Type checkers accept what users write and refuse mistakes; the stub matches the module."""
 
 from __future__ import annotations
 

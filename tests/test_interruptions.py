@@ -1,8 +1,12 @@
-"""What is left by an exception, or by a signal handler, at any instruction of any call."""
+"""Exceptions and signal handlers at any instruction of any call: the object stays right.
+
+It is as before the call, as after it, or in a state between that the call allows.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import itertools
@@ -10,30 +14,22 @@ import os
 import random
 import signal
 import sys
-import time
-import traceback
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Callable
 
 import pytest
 
 import pypoll
 from pypoll import EVENT_READ, EVENT_WRITE
-from pypoll.library import lib
-from pypoll.selector import _MASKS
-
-PATIENCE = 30.0
-PYPY = sys.implementation.name == "pypy"
+from support import HAS_PPOLL, PATIENCE, PYPY, settled
 
 # What is registered: for each descriptor its mask, or its events and data.
 State = tuple[tuple[int, tuple[Any, ...]], ...]
 # A call, its arguments, and the states of which one is there if a signal cuts it off: that before
 # it first, that after it last.
 Step = tuple[Callable[..., object], tuple[Any, ...], list[State]]
-Record = Callable[[str, object], None]
 
 
 class HandlerError(Exception):
@@ -145,18 +141,11 @@ class Subject:
         """Return the answer of a wait as results() gives it."""
         return answer
 
-    def state(self, values: dict[int, tuple[Any, ...]]) -> State:
-        raise NotImplementedError
-
-    def registered(self) -> dict[int, tuple[Any, ...]]:
-        raise NotImplementedError
-
-    def polled(self) -> list[Any]:
-        raise NotImplementedError
-
-    def results(self, state: State) -> list[Any]:
-        """Return what is ready in this state."""
-        raise NotImplementedError
+    # What is ready in a state, of results(), is also what polled() must return in it.
+    state: Callable[[dict[int, tuple[Any, ...]]], State]
+    registered: Callable[[], dict[int, tuple[Any, ...]]]
+    polled: Callable[[], list[Any]]
+    results: Callable[[State], list[Any]]
 
 
 class PollSubject(Subject):
@@ -177,7 +166,7 @@ class PollSubject(Subject):
             (pypoll.poll_fd, (reading, pypoll.POLLIN)),
             (pypoll.poll_fd, (reading, pypoll.POLLPRI, 0.02)),
         ]
-        if lib.pypoll_has_ppoll():
+        if HAS_PPOLL:
             self.waits.append((p.ppoll, (0.02, [signal.SIGUSR1])))
         if flood:
             self.waits.append((p.poll, ()))
@@ -259,9 +248,7 @@ class SelectorSubject(Subject):
         answer = self.object.select(0)
         for key, _ in answer:
             assert key is self.object.get_key(key.fd)
-        p = self.object._selector
-        masks = {fd: _MASKS[key.events] for fd, key in self.object.get_map().items() if key.events}
-        assert {fd: p[fd] for fd in p} == masks
+        assert settled(self.object)
         return self.shown(answer)
 
     def shown(self, answer: list[Any]) -> list[Any]:
@@ -304,7 +291,7 @@ def execution(request: pytest.FixtureRequest) -> Iterator[None]:
         jit.set_param("default")
 
 
-class Lightning:
+class Striker:
     """A signal handler that acts once for each program, and what it has struck."""
 
     def __init__(self, subject: Subject, action: Callable[[], None]) -> None:
@@ -317,16 +304,13 @@ class Lightning:
         self.at = 0
         self.armed = False
         self.hits = 0
-        self.calls: Counter[str] = Counter()
-        self.instructions: set[tuple[CodeType, int]] = set()
+        self.calls: set[str] = set()
 
-    def handler(self, _number: int, frame: FrameType | None) -> None:
+    def handler(self, *_: object) -> None:
         if self.armed:
             self.armed = False
             self.hits += 1
-            self.calls[self.steps[self.at][0].__name__] += 1
-            if frame is not None and "pypoll" in frame.f_globals["__name__"]:
-                self.instructions.add((frame.f_code, frame.f_lasti))
+            self.calls.add(self.steps[self.at][0].__name__)
             self.action()
 
     def strike(self) -> None:
@@ -349,9 +333,7 @@ class Lightning:
     def run(
         self,
         hits: int,
-        record_property: Record,
         before_each: Callable[[], None] = lambda: None,
-        after_each: Callable[[], None] = lambda: None,
     ) -> None:
         # What a handler raises in a callback of the collector goes no further. Hypothesis leaves
         # one behind, which PyPy does not have, and imports leave weak references with others.
@@ -374,41 +356,70 @@ class Lightning:
                     allowed = self.steps[self.at][2]
                 self.check(allowed)
                 assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
-                after_each()
                 self.subject.restore(self.subject.initial)
         finally:
             signal.signal(signal.SIGALRM, before)
             callbacks[:] = of_others
-        record_property("hits", dict(self.calls))
-        record_property("instructions of pypoll", len(self.instructions))
-
-
-def acting_at(instruction: int, action: Callable[[], None]) -> Callable[..., Any]:
-    """Return a trace function that does this at this instruction of pypoll's code."""
-    package = os.path.dirname(pypoll.__file__)
-    count = 0
-
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        if os.path.dirname(frame.f_code.co_filename) != package:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            count += 1
-            if count == instruction:
-                action()
-        return trace
-
-    return trace
 
 
 def raise_error() -> None:
     raise HandlerError
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+def at_each_instruction(
+    before: Callable[[], None],
+    call: Callable[[], Any],
+    action: Callable[[], None],
+    after: Callable[[bool, Any], None],
+) -> None:
+    """Act at the first instruction of pypoll's code in a call, then at the second, to the last.
+
+    Each time anew after *before*. *after* gets whether the action came, and what the call returned.
+    """
+    package = os.path.dirname(pypoll.__file__)
+    count = instruction = 0
+    acted = False
+
+    def trace(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal count, acted
+        if os.path.dirname(frame.f_code.co_filename) != package:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            count += 1
+            if count == instruction:
+                acted = True
+                action()
+        return trace
+
+    # Coverage traces too; it goes on afterwards.
+    tracing_before = sys.gettrace()
+    # CPython 3.12 traces instructions only once somebody has asked for that.
+    sys.settrace(trace)
+    len(pypoll.Poll())
+    sys.settrace(tracing_before)
+    for instruction in itertools.count(1):
+        before()
+        count, acted, answer = 0, False, None
+        sys.settrace(trace)
+        try:
+            answer = call()
+        except HandlerError:
+            pass
+        finally:
+            sys.settrace(tracing_before)
+        after(acted, answer)
+        if not acted:
+            assert instruction > 5
+            return
+
+
+needs_tracing = pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+
+
+@needs_tracing
 def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
-    subject: Subject, record_property: Record
+    subject: Subject,
 ) -> None:
     choice = random.Random(7)
     steps: dict[tuple[Any, ...], Step] = {}
@@ -418,235 +429,94 @@ def test_an_exception_at_any_instruction_leaves_a_state_that_the_call_allows(
             before = dict(states[0]).get(arguments[0]) if arguments else None
             steps.setdefault((call.__name__, before, *map(repr, arguments[1:])), step)
     assert {name for name, *_ in steps} == subject.names()
-    # Coverage traces too; it goes on afterwards.
-    tracing_before = sys.gettrace()
-    # CPython 3.12 traces instructions only once somebody has asked for that.
-    sys.settrace(acting_at(0, raise_error))
-    len(pypoll.Poll())
-    sys.settrace(tracing_before)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
-    hits = 0
     for call, arguments, allowed in steps.values():
-        for instruction in itertools.count(1):
-            subject.restore(dict(allowed[0]))
-            sys.settrace(acting_at(instruction, raise_error))
-            try:
-                call(*arguments)
-            except HandlerError:
-                hits += 1
-            else:
-                break
-            finally:
-                sys.settrace(tracing_before)
+
+        def restore(state: State = allowed[0]) -> None:
+            subject.restore(dict(state))
+
+        def check(acted: bool, _answer: object, allowed: list[State] = allowed) -> None:
             assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
-            subject.check(allowed)
-        subject.check(allowed[-1:])
-        assert instruction > 5
-    record_property("hits", hits)
+            subject.check(allowed if acted else allowed[-1:])
+
+        at_each_instruction(restore, functools.partial(call, *arguments), raise_error, check)
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
-@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (20, 40), (40, 20), (300, 400)])
-def test_a_handler_that_polls_at_any_instruction_of_a_wait_never_mixes_their_results(
-    pipe: tuple[int, int], counts: tuple[int, int]
+@needs_tracing
+@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (20, 40), (40, 20), (200, 300)])
+def test_a_wait_interrupted_by_another_at_any_instruction_returns_a_whole_result(
+    many: list[int], counts: tuple[int, int]
 ) -> None:
-    """The answers are those before and after a change that the handler makes first."""
+    """The result before, or that after, a change that the handler makes first."""
     p = pypoll.Poll()
-    fds = [os.dup(pipe[1]) for _ in range(max(counts))]
-    before, after = (fds[-count:] for count in counts)
-    expected = [[(fd, pypoll.POLLOUT) for fd in group] for group in (before, after)]
-    acted = False
+    groups = [many[-count:] for count in counts]
+    expected = [[(fd, pypoll.POLLOUT) for fd in group] for group in groups]
 
-    def choose(group: list[int]) -> None:
-        chosen = set(group)
-        for fd in fds:
-            p.register(fd, pypoll.POLLOUT if fd in chosen else 0)
+    def choose(number: int) -> None:
+        for fd in many[-max(counts) :]:
+            p.register(fd, pypoll.POLLOUT if fd in groups[number] else 0)
 
     def action() -> None:
-        nonlocal acted
-        acted = True
-        choose(after)
+        choose(1)
         assert p.poll(0) == expected[1]
 
-    tracing_before = sys.gettrace()
+    def check(_acted: bool, answer: object) -> None:
+        assert answer in expected
+
     waits: list[Callable[[], object]] = [p.poll, lambda: p.poll(0), lambda: p.poll(1), p.ppoll]
     for wait in waits:
-        for instruction in itertools.count(1):
-            choose(before)
-            acted = False
-            sys.settrace(acting_at(instruction, action))
-            try:
-                found = wait()
-            finally:
-                sys.settrace(tracing_before)
-            assert found in expected
-            if not acted:
-                break
-        assert instruction > 5
-    for fd in fds:
-        os.close(fd)
+        at_each_instruction(lambda: choose(0), wait, action, check)
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+@needs_tracing
 @pytest.mark.parametrize("raises", [False, True], ids=["changes and polls", "raises as well"])
-def test_whatever_happens_at_any_instruction_while_a_new_set_grows_none_is_lost(
-    pipe: tuple[int, int], raises: bool
+def test_an_interruption_at_any_instruction_while_a_new_set_grows_loses_nothing(
+    many: list[int], raises: bool
 ) -> None:
     """A small set has no memory of its own, so one of its first registrations does more."""
-    fds = [os.dup(pipe[1]) for _ in range(12)]
-    others = [os.dup(pipe[1]) for _ in range(12)]
-    acted = False
+    fds, others = many[:12], many[12:24]
+    p = pypoll.Poll()
 
-    def ready_in(p: pypoll.Poll) -> list[int]:
+    def begin() -> None:
+        nonlocal p
+        p = pypoll.Poll()
+
+    def register_all() -> None:
+        for fd in fds:
+            p.register(fd, pypoll.POLLOUT)
+
+    def ready_of(group: list[int]) -> list[int]:
         found = p.poll(0)
         assert found == [(fd, pypoll.POLLOUT) for fd in p]
-        return [fd for fd, _ in found]
+        return [fd for fd, _ in found if fd in group]
 
     def action() -> None:
-        nonlocal acted
-        acted = True
         for fd in others:
             p.register(fd, pypoll.POLLOUT)
-        assert [fd for fd in ready_in(p) if fd in others] == others
+        assert ready_of(others) == others
         for fd in others[1:]:
             p.unregister(fd)
         if raises:
             raise_error()
 
-    tracing_before = sys.gettrace()
-    for instruction in itertools.count(1):
-        p = pypoll.Poll()
-        acted = False
-        sys.settrace(acting_at(instruction, action))
-        try:
-            for fd in fds:
-                p.register(fd, pypoll.POLLOUT)
-        except HandlerError:
-            pass
-        finally:
-            sys.settrace(tracing_before)
-        registered = ready_in(p)
-        assert (others[0] in registered) is acted
-        of_ours = [fd for fd in registered if fd in fds]
-        assert of_ours == fds[: len(of_ours)]
-        assert raises or of_ours == fds
-        for fd in fds:
-            p.register(fd, pypoll.POLLOUT)
-        assert [fd for fd in ready_in(p) if fd in fds] == fds
-        if not acted:
-            break
-    assert instruction > 100
-    for fd in (*fds, *others):
-        os.close(fd)
+    def check(acted: bool, _answer: object) -> None:
+        assert ready_of(others) == (others[:1] if acted else [])
+        registered = ready_of(fds)
+        assert registered == fds[: len(registered)]
+        assert raises or registered == fds
+        register_all()
+        assert ready_of(fds) == fds
+
+    at_each_instruction(begin, register_all, action, check)
 
 
-@pytest.mark.asynchronous
-def test_a_handler_that_raises_leaves_a_state_that_the_interrupted_call_allows(
-    subject: Subject, long_profile: bool, record_property: Record
-) -> None:
-    """Also to another thread: a wait that was cut off must not keep that one from waiting."""
-
-    def check(allowed: list[State]) -> None:
-        if lightning.choice.random() < 0.5:
-            subject.check(allowed)
-        else:
-            thread.submit(subject.check, allowed).result(PATIENCE)
-
-    lightning = Lightning(subject, raise_error)
-    lightning.check = check
-    with ThreadPoolExecutor(1) as thread:
-        lightning.run(100_000 if long_profile else 600, record_property)
-    assert lightning.calls.keys() == subject.names()
-
-
-@pytest.mark.asynchronous
-def test_a_handler_may_change_the_set_that_is_being_changed_or_waited_in(
-    subject: Subject, long_profile: bool, record_property: Record
-) -> None:
-    def action() -> None:
-        subject.toggle_guest()
-        if lightning.choice.random() < 0.5:
-            raise_error()
-
-    def before_each() -> None:
-        if lightning.choice.random() < 0.5:
-            subject.toggle_guest()
-
-    lightning = Lightning(subject, action)
-    lightning.run(10_000 if long_profile else 300, record_property, before_each)
-
-
-@pytest.mark.asynchronous
-def test_a_handler_may_poll_another_object_and_this_one(
-    subject: Subject, long_profile: bool, record_property: Record
-) -> None:
-    other = pypoll.Poll()
-    other.register(subject.pipes.guest, pypoll.POLLOUT)
-
-    def action() -> None:
-        assert other.poll(0) == [(subject.pipes.guest, pypoll.POLLOUT)]
-        allowed = lightning.steps[lightning.at][2]
-        assert subject.polled() in [subject.results(state) for state in allowed]
-        if lightning.choice.random() < 0.5:
-            raise HandlerError
-
-    lightning = Lightning(subject, action)
-    lightning.run(10_000 if long_profile else 200, record_property)
-
-
-@pytest.mark.asynchronous
-@pytest.mark.filterwarnings(
-    # CPython 3.12 warns so if an earlier test has left a thread.
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
-def test_a_handler_may_fork_and_both_processes_go_on(
-    subject: Subject, long_profile: bool, record_property: Record
-) -> None:
-    child = -1
-
-    def action() -> None:
-        nonlocal child
-        child = os.fork()
-        # The same in both.
-        if lightning.choice.random() < 0.5:
-            raise HandlerError
-
-    def after_each() -> None:
-        nonlocal child
-        if child == 0:
-            os._exit(0)
-        # A signal may have stayed away.
-        if child < 0:
-            return
-        deadline = time.monotonic() + PATIENCE
-        finished, status = 0, 0
-        while not finished and time.monotonic() < deadline:
-            finished, status = os.waitpid(child, os.WNOHANG)
-        if not finished:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        assert (finished, status) == (child, 0)
-        child = -1
-
-    lightning = Lightning(subject, action)
-    try:
-        lightning.run(1000 if long_profile else 12, record_property, after_each=after_each)
-    except BaseException:
-        if child == 0:
-            traceback.print_exc()
-            sys.stderr.flush()
-            os._exit(1)
-        raise
-
-
-@pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
+@needs_tracing
 @pytest.mark.parametrize("ready", [1, 10])
-def test_whatever_another_thread_does_at_any_instruction_a_selector_stays_exact(
-    pipe: tuple[int, int], ready: int
+def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
+    many: list[int], ready: int
 ) -> None:
     """In one thread: to the selector it is the same, and it comes at each instruction."""
-    fds = [os.dup(pipe[1]) for _ in range(ready)]
-    fd, others = fds[0], fds[1:]
+    fd, others = many[0], many[1:ready]
     selector = pypoll.PollSelector()
 
     def unregister_and_register() -> None:
@@ -678,44 +548,68 @@ def test_whatever_another_thread_does_at_any_instruction_a_selector_stays_exact(
         for _ in range(3):
             selector.select(0)
 
-    def check() -> None:
-        for _ in range(3):
-            keys = selector.get_map().values()
-            expected = [(key, EVENT_WRITE) for key in keys if key.events == EVENT_WRITE]
-            found = sorted(selector.select(0))
-            assert found == sorted(expected)
-            # Private: a set that has more than the keys makes select() spin, which no call shows.
-            p = selector._selector
-            assert {each: p[each] for each in p} == {
-                key.fd: _MASKS[key.events] for key in keys if key.events
-            }
+    def tried(call: Callable[[], object]) -> None:
+        with contextlib.suppress(KeyError):
+            call()
 
-    tracing_before = sys.gettrace()
     for name, (events, call) in calls.items():
         for other_name, (_, other_call) in calls.items():
-            acted = False
 
-            def action(act: Callable[[], object] = other_call) -> None:
-                nonlocal acted
-                acted = True
-                with contextlib.suppress(KeyError):
-                    act()
+            def check(_acted: bool, _answer: object, where: object = (name, other_name)) -> None:
+                for _ in range(3):
+                    keys = selector.get_map().values()
+                    expected = [(key, EVENT_WRITE) for key in keys if key.events == EVENT_WRITE]
+                    assert (where, sorted(selector.select(0))) == (where, sorted(expected))
+                    assert settled(selector), where
 
-            for instruction in itertools.count(1):
-                begin(events)
-                acted = False
-                sys.settrace(acting_at(instruction, action))
-                try:
-                    with contextlib.suppress(KeyError):
-                        call()
-                finally:
-                    sys.settrace(tracing_before)
-                try:
-                    check()
-                except AssertionError:
-                    raise AssertionError((name, other_name, instruction)) from None
-                if not acted:
-                    break
-            assert instruction > 5
-    for each in fds:
-        os.close(each)
+            at_each_instruction(
+                functools.partial(begin, events),
+                functools.partial(tried, call),
+                functools.partial(tried, other_call),
+                check,
+            )
+
+
+@pytest.mark.asynchronous
+def test_a_handler_that_raises_leaves_a_state_that_the_interrupted_call_allows(
+    subject: Subject, long_profile: bool
+) -> None:
+    """Also to another thread: a wait that was cut off must not keep that one from waiting."""
+
+    def check(allowed: list[State]) -> None:
+        if striker.choice.random() < 0.5:
+            subject.check(allowed)
+        else:
+            thread.submit(subject.check, allowed).result(PATIENCE)
+
+    striker = Striker(subject, raise_error)
+    striker.check = check
+    with ThreadPoolExecutor(1) as thread:
+        striker.run(100_000 if long_profile else 600)
+    assert striker.calls == subject.names()
+
+
+@pytest.mark.asynchronous
+@pytest.mark.parametrize("polls", [False, True], ids=["changes it", "polls it and another"])
+def test_a_handler_may_use_the_object_whose_call_it_interrupted(
+    subject: Subject, polls: bool, long_profile: bool
+) -> None:
+    other = pypoll.Poll()
+    other.register(subject.pipes.guest, pypoll.POLLOUT)
+
+    def action() -> None:
+        if polls:
+            assert other.poll(0) == [(subject.pipes.guest, pypoll.POLLOUT)]
+            allowed = striker.steps[striker.at][2]
+            assert subject.polled() in [subject.results(state) for state in allowed]
+        else:
+            subject.toggle_guest()
+        if striker.choice.random() < 0.5:
+            raise_error()
+
+    def before_each() -> None:
+        if not polls and striker.choice.random() < 0.5:
+            subject.toggle_guest()
+
+    striker = Striker(subject, action)
+    striker.run(10_000 if long_profile else 250, before_each)

@@ -1,0 +1,14 @@
+"""Forks after a second import: handlers registered twice would take the same locks twice."""
+
+import importlib
+import os
+import signal
+
+import pypoll.library
+
+importlib.reload(pypoll.library)
+signal.alarm(20)
+child = os.fork()
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0) == (child, 0)

@@ -1,0 +1,426 @@
+"""What several test files share: objects that are hard to deal with, threads, signals, programs."""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import numbers
+import os
+import reprlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Callable, NamedTuple, Optional
+
+import pytest
+
+from pypoll import Poll, PollSelector
+from pypoll.library import lib
+from pypoll.selector import _MASKS
+
+PYPY = sys.implementation.name == "pypy"
+HAS_PPOLL = bool(lib.pypoll_has_ppoll())
+
+# Seconds after which a test gives up. Nothing that is tested depends on it.
+PATIENCE = 30.0
+MILLISECOND = 1_000_000
+C_INT_MAX = 2**31 - 1
+# Above every limit that tests are run with, so nothing is open at this number, nor near it.
+NEVER_OPENED = C_INT_MAX - 1000
+
+PROGRAMS = Path(__file__).with_name("programs")
+# Lets a program elsewhere find the pypoll that the tests find.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+needs_ppoll = pytest.mark.skipif(not HAS_PPOLL, reason="built without ppoll(2)")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+needs_recent_select = pytest.mark.skipif(
+    PYPY or sys.version_info < (3, 13), reason="select.poll differs before CPython 3.13"
+)
+
+
+def rows(table: dict[str, Any]) -> list[Any]:
+    """Return a table as the parameters of a test."""
+    return [pytest.param(row, id=name) for name, row in table.items()]
+
+
+class Pipe(NamedTuple):
+    reading: int
+    writing: int
+
+
+def ran(
+    name: str,
+    directory: Path,
+    *arguments: object,
+    under: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    timeout: float = 4 * PATIENCE,
+) -> tuple[int, str, str]:
+    """Run a program of tests/programs; return its exit status, output and errors."""
+    done = subprocess.run(
+        [*under, sys.executable, str(PROGRAMS / f"{name}.py"), *map(str, arguments)],
+        cwd=directory,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+# ---- Sets and their contents -----------------------------------------------------------------
+
+
+def set_of(masks: dict[int, int]) -> Poll:
+    p = Poll()
+    for fd, mask in masks.items():
+        p.register(fd, mask)
+    return p
+
+
+def contents(p: Poll) -> dict[int, int]:
+    """Return the descriptors and their masks."""
+    assert len(p) == len(list(p))
+    return {fd: p[fd] for fd in p}
+
+
+@contextlib.contextmanager
+def nothing_changes(p: Poll) -> Iterator[None]:
+    """Check that the set is afterwards what it was, that it polls, and that it can change."""
+    before, ready = list(contents(p).items()), p.poll(0)
+    yield
+    assert list(contents(p).items()) == before
+    assert p.poll(0) == ready
+    p.register(NEVER_OPENED - 1, 1)
+    assert list(contents(p).items()) == [*before, (NEVER_OPENED - 1, 1)]
+    p.unregister(NEVER_OPENED - 1)
+
+
+def settled(selector: PollSelector) -> bool:
+    """Tell whether set and keys agree after a select(), as they must when nothing is going on.
+
+    By private names: a set that has more than the keys makes select() spin, which no call shows.
+    """
+    selector.select(0)
+    expected = {fd: key.events for fd, key in selector._fd_to_key.items() if key.events}
+    masks = {fd: _MASKS[events] for fd, events in expected.items()}
+    return contents(selector._selector) == masks and not selector._unsettled
+
+
+# ---- Refused arguments -----------------------------------------------------------------------
+
+
+class Refusal(NamedTuple):
+    """A bad argument, the exact type of the exception, and words of its message."""
+
+    value: Any
+    error: type[BaseException]
+    words: tuple[str, ...] = ()
+
+    def check(self, call: Callable[..., object], *args: object) -> None:
+        """Check that the call is refused so, in a message of bounded length."""
+        error = error_of(call, *args)
+        assert type(error) is self.error
+        assert [word for word in self.words if word not in str(error)] == []
+        assert len(str(error)) < 300
+
+
+def error_of(call: Callable[..., object], *args: object) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller looks at it
+        call(*args)
+    return caught.value
+
+
+class Interruption(BaseException):
+    """Like KeyboardInterrupt, but raised by tests alone."""
+
+
+RAISED: dict[str, BaseException] = {
+    "OSError": OSError(5, "no"),
+    "ValueError": ValueError("no"),
+    "TypeError": TypeError("no"),
+    "KeyError": KeyError("no"),
+    "a BaseException": Interruption(),
+}
+
+# Where int refuses to print very many digits, reprlib shows a list of them by its type, unless it
+# has an answer of its own, as in newer versions.
+try:
+    reprlib.repr([10**5000])
+    UNPRINTED = "["
+except ValueError:
+    UNPRINTED = "list"
+
+
+# ---- Objects that are hard to deal with ------------------------------------------------------
+
+
+def _lie(*_arguments: object) -> Any:
+    return 7
+
+
+class _Lies:
+    """Every method claims another number than the one that C sees."""
+
+    __index__ = __int__ = __neg__ = __add__ = __radd__ = __mul__ = __rmul__ = _lie
+    __and__ = __rand__ = _lie
+
+    def __float__(self) -> float:
+        return 7.0
+
+    def as_integer_ratio(self) -> tuple[int, int]:
+        return 7, 1
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    __ne__ = __le__ = __ge__ = __eq__
+    __gt__ = __lt__
+
+
+class LyingInt(_Lies, int):  # type: ignore[misc]
+    __hash__ = int.__hash__
+
+
+class LyingFloat(_Lies, float):
+    __index__ = None  # type: ignore[assignment]
+    __hash__ = float.__hash__
+
+
+class Index:
+    """Has `__index__()` alone, which returns or raises *answer*."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def __index__(self) -> int:
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer  # type: ignore[no-any-return]
+
+
+class FileLike:
+    """Has `fileno()` alone, which returns or raises *answer*."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def fileno(self) -> Any:
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+class OnlyInt:
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
+
+    def __int__(self) -> int:
+        return self.number
+
+
+class OnlyFloat:
+    def __float__(self) -> float:
+        return 1.0
+
+
+@numbers.Real.register
+class Measured:
+    """A real number that tells only how large it is."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+
+class ReprRaises:
+    def __repr__(self) -> str:
+        raise LookupError("no repr")
+
+
+class Impostor:
+    """Claims to be of another class."""
+
+    def __init__(self, claimed: type) -> None:
+        self.claimed = claimed
+
+    @property  # type: ignore[misc] # an object's own can be assigned to
+    def __class__(self) -> Any:
+        return self.claimed
+
+
+class EqualToAll(type):
+    """Makes classes that are equal to every other, int and str among them."""
+
+    def __eq__(cls, other: object) -> bool:
+        return True
+
+    def __ne__(cls, other: object) -> bool:
+        return False
+
+    __hash__ = type.__hash__
+
+
+# reprlib chooses what to do by the name of a class alone.
+FakeArray = type("array", (), {})
+
+
+# ---- Threads ---------------------------------------------------------------------------------
+
+
+class Thread:
+    """Does a job in a thread that the threading module does not know, and keeps what came of it."""
+
+    def __init__(self, job: Callable[..., Any], *arguments: object) -> None:
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
+        self.number = _thread.start_new_thread(self._run, (job, arguments))
+
+    def _run(self, job: Callable[..., Any], arguments: tuple[object, ...]) -> None:
+        try:
+            self.result = job(*arguments)
+        except BaseException as error:
+            self.error = error
+        self._running.release()
+
+    def is_alive(self) -> bool:
+        return self._running.locked()
+
+    def ends(self, patience: float = PATIENCE) -> bool:
+        """Tell whether it ends in so many seconds."""
+        ended = self._running.acquire(timeout=patience)
+        if ended:
+            self._running.release()
+        return ended
+
+    def join(self) -> Any:
+        """Return what the job returns, or raise what it raises."""
+        assert self.ends()
+        if self.error:
+            raise self.error
+        return self.result
+
+
+def waiting_thread(p: Poll, wait: Callable[[], object] | None = None) -> Thread:
+    """Return a thread that waits in *p* already, by p.poll() unless told otherwise."""
+
+    def job(p: Poll, wait: Callable[[], object] | None) -> object:
+        while True:
+            # The one that looks whether this one waits may be there first.
+            with contextlib.suppress(RuntimeError):
+                return wait() if wait else p.poll()
+
+    thread = Thread(job, p, wait)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            p.poll(0)
+        except RuntimeError:
+            return thread
+        time.sleep(0.001)
+    raise AssertionError("the thread does not wait")
+
+
+@contextlib.contextmanager
+def written_after(pipe: Pipe, seconds: float = 0.05) -> Iterator[None]:
+    """Write a byte into the pipe a moment later, from another thread."""
+    timer = threading.Timer(seconds, os.write, (pipe.writing, b"x"))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+
+
+@contextlib.contextmanager
+def switching_often(interval: float = 1e-6) -> Iterator[None]:
+    """Have threads take turns at nearly every instruction."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+# ---- Processes -------------------------------------------------------------------------------
+
+
+def in_child(test: Callable[[], None]) -> int:
+    """Run *test* in a forked child; return the child's process number."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            test()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    return child
+
+
+def succeeds(child: int) -> bool:
+    """Wait for the child with a limit: one that hangs is a failure too."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        finished, status = os.waitpid(child, os.WNOHANG)
+        if finished:
+            return status == 0
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+# ---- Signals ---------------------------------------------------------------------------------
+
+Handler = Callable[[int, Optional[FrameType]], object]
+
+
+@contextlib.contextmanager
+def handling(
+    handler: Handler, after: float = 0, interval: float = 0, number: int = signal.SIGALRM
+) -> Iterator[None]:
+    """Handle a signal so, and send SIGALRM to the process after some seconds, if any."""
+    before = signal.signal(number, handler)
+    signal.setitimer(signal.ITIMER_REAL, after, interval)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(number, before)
+
+
+@contextlib.contextmanager
+def blocked(*numbers: int) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def to_main_thread(number: int) -> None:
+    """Send the main thread a signal: any thread may take what is sent to the process."""
+    signal.pthread_kill(threading.main_thread().ident or 0, number)
