@@ -288,6 +288,7 @@ def test_a_descriptor_is_an_int_or_an_object_with_fileno(
     p.modify(fd, POLLIN)
     assert p[plain] == POLLIN
     p.register(fd, 0)
+    assert fd in p
     assert next(iter(contents(p).items())) == (plain, 0)
     assert [type(each) for each in p] == [int, int]
     if number is None:

@@ -10,27 +10,22 @@ import contextlib
 import gc
 import os
 import random
-import re
 import signal
-import socket
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
 import pypoll
-from descriptors import SocketPair, room_for
-from support import ENVIRONMENT, PATIENCE, needs_ppoll, to_main_thread
+from descriptors import room_for
+from support import PATIENCE, needs_ppoll, to_main_thread
 
 pytestmark = pytest.mark.native
 CLIENTS = 300
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "asyncio_echo.py"
 PATTERN = random.Random(0).randbytes(8 << 20)
 
 T = TypeVar("T")
@@ -155,28 +150,6 @@ def test_hundreds_of_stream_clients_get_every_byte_back(running: Running) -> Non
         running.complete(main())
 
 
-def test_a_subprocess_takes_and_gives_megabytes_by_its_pipes(running: Running) -> None:
-    code = (
-        "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, sys.stdout.buffer); "
-        "print('done', end='', file=sys.stderr); sys.exit(7)"
-    )
-
-    async def main() -> None:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            code,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        output, errors = await process.communicate(PATTERN)
-        assert (process.returncode, errors) == (7, b"done")
-        assert output == PATTERN
-
-    running.complete(main())
-
-
 def to_this_thread(number: int) -> None:
     signal.pthread_kill(threading.get_ident(), number)
 
@@ -231,29 +204,6 @@ def test_each_call_from_a_thread_wakes_an_idle_loop(running: Running) -> None:
     running.forever()
     thread.join()
     assert woken == [True] * calls
-
-
-def test_a_cancelled_read_leaves_nothing_registered(running: Running, pair: SocketPair) -> None:
-    one, other = pair
-    one.setblocking(False)
-    other.setblocking(False)
-    registered = running.selector.get_map()
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        before = len(registered)
-        reading = asyncio.ensure_future(loop.sock_recv(one, 100))
-        await asyncio.sleep(0.01)
-        assert one in registered
-        reading.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await reading
-        assert one not in registered
-        assert len(registered) == before
-        await loop.sock_sendall(other, b"for the next")
-        assert await loop.sock_recv(one, 100) == b"for the next"
-
-    running.complete(main())
 
 
 def time_until_call(loop: asyncio.AbstractEventLoop, delay: float) -> float:
@@ -311,53 +261,3 @@ def test_sigint_ends_a_runner_that_is_idle_in_select() -> None:
     thread.join()
     signal.signal(signal.SIGINT, before)
     assert ended == ["cleanly"]
-
-
-def example(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLE), *arguments],
-        env=ENVIRONMENT,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=3 * PATIENCE,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("selector", ["pypoll", "poll", "epoll"])
-def test_the_example_serves_its_clients(tmp_path: Path, selector: str) -> None:
-    if selector == "epoll" and sys.platform != "linux":
-        pytest.skip("epoll is of Linux")
-    # Without the option it is pypoll, the point of the example.
-    options = [] if selector == "pypoll" else ["--selector", selector]
-    done = example(tmp_path, "--clients", "20", "--seconds", "0.3", *options)
-    assert (done.returncode, done.stderr) == (0, "")
-    first, last = done.stdout.splitlines()
-    assert re.fullmatch(rf"echo server on 127\.0\.0\.1:\d+, over {selector}", first)
-    figures = re.fullmatch(
-        rf"{selector}: 20 of 20 clients served, ([\d,]+) messages/s, [\d,.]+ MB/s", last
-    )
-    assert figures is not None, last
-    assert int(figures[1].replace(",", "")) > 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_example_stops_cleanly_at_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-W", "error", str(EXAMPLE), "--port", "0"],
-        env=ENVIRONMENT,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        port = int(process.stdout.readline().split(",")[0].rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
-            sock.sendall(b"hello")
-            assert sock.recv(5, socket.MSG_WAITALL) == b"hello"
-            process.send_signal(number)
-            assert sock.recv(1) == b""
-            output, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, output, errors) == (0, "stopped\n", "")

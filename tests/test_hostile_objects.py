@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple
 
 import pytest
 
-from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, Poll, PollSelector, poll_fd
+from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, PollSelector, poll_fd
 from support import (
     NEVER_OPENED,
     PATIENCE,
@@ -28,14 +28,10 @@ from support import (
     FileLike,
     LyingInt,
     Refusal,
-    blocked,
     contents,
-    handling,
-    needs_ppoll,
     nothing_changes,
     rows,
     set_of,
-    to_main_thread,
 )
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
@@ -422,17 +418,6 @@ def test_a_garbage_collection_in_the_middle_of_a_call_disturbs_nothing(
 
 
 # ---- Numbers and objects that lie ------------------------------------------------------------
-
-
-@needs_ppoll
-def test_a_signal_number_that_lies_counts_as_what_it_is() -> None:
-    taken = []
-    with handling(lambda number, _frame: taken.append(number), number=SIGNAL), blocked(SIGNAL):
-        to_main_thread(SIGNAL)
-        assert Poll().ppoll(0, [LyingInt(SIGNAL)]) == []
-        assert taken == []
-        assert Poll().ppoll(0, [LyingInt(signal.SIGUSR2)]) == []
-        assert taken == [SIGNAL]
 
 
 @pytest.mark.filterwarnings("ignore:.*__index__ returned non-int:DeprecationWarning")

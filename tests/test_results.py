@@ -344,6 +344,14 @@ def test_more_descriptors_than_rlimit_nofile_are_einval_and_lose_nothing(timeout
     assert p.poll(timeout) == expected[:100] + expected[101:] + [expected[100]]
 
 
+def test_poll_fd_raises_einval_if_not_one_descriptor_is_allowed(pipe: Pipe) -> None:
+    with descriptor_limit(0):
+        assert_einval(poll_fd, pipe.writing, POLLOUT, 0)
+        assert_einval(poll_fd, pipe.writing)
+        assert Poll().poll(0) == []
+    assert poll_fd(pipe.writing) == POLLOUT
+
+
 @pytest.mark.parametrize("spread", ["first", "last", "every other", "at random"])
 @pytest.mark.parametrize("removed", [1, 8, 17, 24, 100])
 def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(

@@ -5,7 +5,6 @@ It accepts what selectors.PollSelector accepts. Hang-ups and threads have files 
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import io
 import math
@@ -175,28 +174,6 @@ def test_an_interrupt_in_fileno_propagates(selector: PollSelector, pipe: Pipe) -
     with pytest.raises(KeyboardInterrupt):
         selector.unregister(fileobj)
     assert selector.get_key(key.fd) is key
-
-
-def test_looking_for_an_absent_key_makes_no_message(selector: PollSelector, pipe: Pipe) -> None:
-    shown: list[object] = []
-
-    class Number(int):
-        def __repr__(self) -> str:
-            shown.append(self)
-            return "shown"
-
-    class File(FileLike):
-        __repr__ = Number.__repr__
-
-    fd = pipe.reading
-    registered = selector.get_map()
-    for absent in (fd, Number(fd), File(fd)):
-        assert registered.get(absent) is None
-        assert registered.get(absent, 5) == 5
-    key = selector.register(fd, EVENT_READ)
-    for present in (fd, Number(fd), File(fd)):
-        assert registered.get(present) is key
-    assert shown == []
 
 
 def test_after_close_nothing_is_found(pair: SocketPair) -> None:
@@ -528,56 +505,3 @@ def test_if_the_set_refuses_nothing_stays_registered(pipe: Pipe) -> None:
             selector.modify(fd, EVENT_WRITE)
         assert len(selector.get_map()) == 0
         assert settled(selector)
-
-
-# ---- A loop of asyncio -----------------------------------------------------------------------
-
-
-def test_an_asyncio_loop_calls_it_as_it_calls_the_standard_selector(pair: SocketPair) -> None:
-    left, right = pair
-    left.setblocking(False)
-
-    def asked_of(kind: type[Any]) -> tuple[list[tuple[Any, ...]], list[str]]:
-        calls: list[tuple[Any, ...]] = []
-
-        class Recording(kind):  # type: ignore[misc]
-            def register(self, fileobj: Any, events: int, data: Any = None) -> Any:
-                calls.append(("register", events))
-                return super().register(fileobj, events, data)
-
-            def modify(self, fileobj: Any, events: int, data: Any = None) -> Any:
-                calls.append(("modify", events))
-                return super().modify(fileobj, events, data)
-
-            def unregister(self, fileobj: Any) -> Any:
-                calls.append(("unregister",))
-                return super().unregister(fileobj)
-
-        loop = asyncio.SelectorEventLoop(Recording())
-        happened: list[str] = []
-        steps: list[Callable[[], object]] = [
-            lambda: loop.add_reader(left, happened.append, "read"),
-            lambda: loop.add_writer(left, happened.append, "written"),
-            lambda: right.send(b"x"),
-            lambda: loop.remove_writer(left),
-            lambda: left.recv(1),
-            lambda: loop.add_writer(left, happened.append, "written again"),
-            lambda: loop.remove_reader(left),
-            lambda: loop.remove_reader(left),
-            lambda: loop.remove_writer(left),
-        ]
-        try:
-            for step in steps:
-                happened.append("next")
-                step()
-                # Twice: it selects, and then calls what is ready.
-                for _ in range(2):
-                    loop.call_soon(loop.stop)
-                    loop.run_forever()
-        finally:
-            loop.close()
-        return calls, happened
-
-    ours = asked_of(PollSelector)
-    assert all(events in (1, 2, 3) for _, *rest in ours[0] for events in rest)
-    assert ours == asked_of(selectors.PollSelector)

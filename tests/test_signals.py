@@ -25,6 +25,7 @@ from support import (
     HAS_PPOLL,
     MILLISECOND,
     PATIENCE,
+    LyingInt,
     Pipe,
     Refusal,
     Thread,
@@ -465,6 +466,20 @@ def test_a_bad_signal_mask_is_refused_and_changes_no_mask(
         refusal.check(p.ppoll, 0, refusal.value)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
     assert pypoll.Poll().ppoll(0, [1, max(signal.valid_signals())]) == []
+
+
+@needs_ppoll
+def test_a_signal_number_that_lies_counts_as_what_it_is() -> None:
+    taken = []
+    with (
+        handling(lambda number, _frame: taken.append(number), number=signal.SIGUSR1),
+        blocked(signal.SIGUSR1),
+    ):
+        to_main_thread(signal.SIGUSR1)
+        assert pypoll.Poll().ppoll(0, [LyingInt(signal.SIGUSR1)]) == []
+        assert taken == []
+        assert pypoll.Poll().ppoll(0, [LyingInt(signal.SIGUSR2)]) == []
+        assert taken == [signal.SIGUSR1]
 
 
 @needs_ppoll

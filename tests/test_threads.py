@@ -448,7 +448,7 @@ def test_each_thread_that_polls_one_object_gets_a_whole_result_or_is_refused(
 def test_signals_never_shorten_the_waits_of_threads_in_one_object(
     seconds: float, pipe: Pipe
 ) -> None:
-    """While the handlers run another thread may begin to wait; the one that comes back is refused."""
+    """While the handlers run, another thread may begin to wait; the first is refused then."""
     p = set_of({pipe.reading: pypoll.POLLIN})
 
     def wait() -> None:

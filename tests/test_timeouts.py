@@ -298,22 +298,13 @@ REFUSED = {
 
 CONTRADICTORY: dict[str, Any] = {
     "a ratio over 0": Contradictory(1.0, (1, 0)),
-    "0 over 0": Contradictory(1.0, (0, 0)),
     "no ratio": Contradictory(1.0, None),
-    "a ratio of one": Contradictory(1.0, (1,)),
     "a ratio of three": Contradictory(1.0, (1, 2, 3)),
     "a ratio of strs": Contradictory(1.0, ("1", "2")),
-    "a ratio of floats": Contradictory(1.0, (0.5, 0.25)),
-    "a ratio of NaNs": Contradictory(1.0, (math.nan, math.nan)),
     "a ratio of lying ints": Contradictory(1.0, (LyingInt(1), LyingInt(1))),
     "a lying tuple": Contradictory(1.0, LyingTuple((1, 1))),
     "a huge ratio": Contradictory(1.0, (10**5000, 1)),
-    "a negative ratio": Contradictory(1.0, (-1, 1)),
     "a hugely negative ratio": Contradictory(1.0, (-(10**5000), 1)),
-    "a tiny float": Contradictory(1e-9, (1, 1)),
-    "a NaN": Contradictory(math.nan, (1, 1)),
-    "an infinite float": Contradictory(math.inf, (1, 1)),
-    "a negative float": Contradictory(-1.0, (1, 1)),
     "a str for a float": Contradictory("1", (1, 1)),
 }
 

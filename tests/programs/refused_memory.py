@@ -106,36 +106,6 @@ def growing() -> None:
     assert all(p[fd] == fd & 1 for fd in range(0, MANY, 101))
 
 
-def shrinking() -> None:
-    """What needs no memory is not refused; and what would save some can do without it."""
-    p = pypoll.Poll()
-    # CPython 3.9 allocates the frame of a function when it is called for the first time.
-    p.register(0)
-    p.modify(0, 1)
-    p.unregister(0)
-    fds = many_descriptors()
-    for fd in fds:
-        p.register(fd, 1)
-    small = room()
-    refuse_memory(0)
-    fill(len(fds))
-    for fd in fds:
-        p.register(fd, 0)
-        p.modify(fd, 2)
-    for fd in fds:
-        if fd % 300:
-            p.unregister(fd)
-        elif fd % 900 == 0:
-            fill(4096)  # what the set gave back
-    allow_memory()
-    seen = len(p), MANY + 200 in p, MANY + 201 in p
-    left = [fd for fd in fds if fd % 300 == 0]
-    assert seen == (len(left), True, False), seen
-    assert [(fd, p[fd]) for fd in p] == [(fd, 2) for fd in left]
-    assert p.poll(0) == [(fd, pypoll.POLLNVAL) for fd in left]
-    del small
-
-
 def ready() -> None:
     fds = many_descriptors()
     p = pypoll.Poll()
@@ -211,7 +181,7 @@ def during_a_wait() -> None:
     for thread in threads:
         thread.join()
     assert answers["poll"] == [(fd, 1) for fd in fds], answers
-    # Those that have lost their keys meanwhile are passed over, as is the one that no longer asks to read.
+    # Those that have lost their keys meanwhile are passed over, and so is the modified one.
     assert [key.fd for key, _ in answers["select"]] == fds[1:100], answers
     assert p.poll() == [*((fd, 1) for fd in fds[1:100]), (new, pypoll.POLLOUT)]
     assert [key.fd for key, _ in selector.select()] == fds[1:100]
@@ -252,34 +222,6 @@ def first_wait() -> None:
     assert list(p) == fds
     assert p.poll() == [(fd, pypoll.POLLNVAL) for fd in fds]
     del small
-
-
-def selector() -> None:
-    """Outside of what may be refused nothing is allocated, not even a number."""
-    selector = pypoll.PollSelector()
-    fds = many_descriptors()
-    but = 4096
-    refusals = 0
-    refuse_memory(but)
-    for fd in fds:
-        while True:
-            try:
-                selector.register(fd, pypoll.EVENT_READ)
-                break
-            except MemoryError:
-                allow_memory()
-                before = fds[: fd - MANY]
-                assert list(selector.get_map()) == before
-                assert [key.fd for key, _ in selector.select(0)] == before
-                refusals += 1
-                but *= 2
-                refuse_memory(but)
-        if but > 4096:
-            but = 4096
-            refuse_memory(but)
-    allow_memory()
-    assert [key.fd for key, _ in selector.select(0)] == fds
-    assert refusals > 10, refusals
 
 
 class Linked(pypoll.Poll):
