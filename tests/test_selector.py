@@ -52,6 +52,8 @@ def test_a_key_is_found_by_file_object_and_by_descriptor(
     assert key == selectors.SelectorKey(left, left.fileno(), EVENT_READ, "data")
     registered = selector.get_map()
     assert selector.get_key(left) is selector.get_key(left.fileno()) is registered[left] is key
+    assert registered.get(left.fileno()) is registered.get(left) is key
+    assert registered.get(pair[1], 5) == registered.get(pair[1].fileno(), 5) == 5
     assert dict(registered) == {left.fileno(): key}
     assert len(registered) == 1
     assert settled(selector)

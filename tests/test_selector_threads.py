@@ -11,6 +11,7 @@ import os
 import selectors
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 import pypoll
 from descriptors import SocketPair
 from pypoll import EVENT_READ, EVENT_WRITE, PollSelector
-from support import PATIENCE, FileLike, Pipe, Thread, settled, switching_often
+from support import PATIENCE, FileLike, Pipe, settled, switching_often
 
 
 @pytest.mark.parametrize("selecting", [1, 2], ids=["one selects", "two select"])
@@ -68,14 +69,15 @@ def test_select_returns_what_is_registered_while_other_threads_change_it(
             assert (lost, stale, len(found)) == ([], [], len(data) + beside)
             looks += sum(map(bool, before.values())) > 0
 
-    with switching_often():
-        changing = [Thread(change, name) for name in names]
-        selecting_threads = [Thread(select) for _ in range(selecting)]
-        ended = [thread.ends(4 * PATIENCE) for thread in selecting_threads]
-        done.set()
-        for thread in (*selecting_threads, *changing):
-            thread.join()
-    assert all(ended)
+    with switching_often(), ThreadPoolExecutor(len(names) + selecting) as pool:
+        changing = [pool.submit(change, name) for name in names]
+        try:
+            for future in [pool.submit(select) for _ in range(selecting)]:
+                future.result(4 * PATIENCE)
+        finally:
+            done.set()
+        for future in changing:
+            future.result(PATIENCE)
     assert len(selector.get_map()) == beside
     assert settled(selector)
 
@@ -95,7 +97,8 @@ def test_keys_are_listed_found_and_closed_while_other_threads_change_them() -> N
                     selector.unregister(fd)
 
     with switching_often():
-        threads = [Thread(change, first) for first in (200_000, 300_000)]
+        pool = ThreadPoolExecutor(2)
+        changing = [pool.submit(change, first) for first in (200_000, 300_000)]
         try:
             for _ in range(10):
                 registered = selector.get_map()
@@ -113,8 +116,9 @@ def test_keys_are_listed_found_and_closed_while_other_threads_change_them() -> N
                 selector = PollSelector()
         finally:
             done.set()
-            for thread in threads:
-                thread.join()
+            pool.shutdown()
+    for future in changing:
+        future.result()
     selector.close()
     assert settled(selector)
 
