@@ -197,7 +197,9 @@ def coverage(session: nox.Session) -> None:
     # PyPy, and the form without ppoll, have a few lines of their own, which these tests reach.
     own = [str(path) for path in Path("tests").glob("test_selector*.py")]
     own += ["tests/test_results.py", "tests/test_signals.py", "tests/test_threads.py"]
-    slow = [f"--ignore=tests/test_{name}.py" for name in ("echo_server", "scale", "benchmarks")]
+    slow = [
+        f"--ignore=tests/test_{name}.py" for name in ("echo_server", "example_servers", "scale")
+    ]
     for interpreter, without_ppoll, arguments in (
         ("pypy3", False, own),
         ("python3", True, ["tests/test_signals.py", "-k", "without_ppoll"]),
@@ -261,7 +263,8 @@ def address(session: nox.Session, poll_only: bool) -> None:
     found = (run(session, f"gcc -print-file-name={name}", silent=True) for name in libraries)
     env["LD_PRELOAD"] = " ".join(map(str.strip, found))
     # Not test_memory: its limit leaves no room for the terabytes that the sanitizer reserves.
-    for names in "selector", "arguments results timeouts threads forks signals":
+    selector = "selector selector_hangups selector_races selector_threads"
+    for names in selector, "arguments results timeouts threads forks signals":
         run(session, PYTEST, test_files(names), env=env)
 
 

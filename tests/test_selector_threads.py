@@ -144,10 +144,7 @@ class OtherSelector(PollSelector):
     "kind",
     [
         PollSelector,
-        pytest.param(
-            OtherSelector,
-            marks=pytest.mark.xfail(reason="modify() raises FileNotFoundError then", strict=False),
-        ),
+        OtherSelector,
     ],
 )
 def test_a_key_can_be_changed_after_another_thread_took_its_descriptor_out_of_the_set(
