@@ -140,13 +140,7 @@ class OtherSelector(PollSelector):
     _selector_cls = OtherPoll
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        PollSelector,
-        OtherSelector,
-    ],
-)
+@pytest.mark.parametrize("kind", [PollSelector, OtherSelector])
 def test_a_key_can_be_changed_after_another_thread_took_its_descriptor_out_of_the_set(
     kind: type[PollSelector], pair: SocketPair
 ) -> None:
