@@ -449,7 +449,7 @@ def wheels(session: nox.Session) -> None:
             shutil.rmtree(directory, ignore_errors=True)
             pip = "-m pip wheel -q --no-deps --no-cache-dir -w"
             run(session, python, pip, directory, sdist, env=env)
-        session.run("python", "platforms/wheels.py", DIST, *builds)
+        session.run("python", "platforms/wheels.py", DIST, *builds, env=env)
 
 
 @nox.session

@@ -121,6 +121,8 @@ class Root:
         environment["SOURCE_DATE_EPOCH"] = (
             f"{(self.path / 'work/source/README.md').stat().st_mtime:.0f}"
         )
+        # auditwheel dates the files anew, and takes it from there too.
+        os.environ["SOURCE_DATE_EPOCH"] = environment["SOURCE_DATE_EPOCH"]
         environment.setdefault("LDFLAGS", "-Wl,--strip-debug")
         for number in "1", "2":
             self.run(*command, f"/work/{number}", directory=directory, **environment)
