@@ -20,7 +20,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -61,9 +60,8 @@ _IMPORTS = {"cffi": "import _cffi_backend", "cffi and pypoll": "import _cffi_bac
 
 def in_fresh_process(function: Callable[..., Any], *arguments: object) -> Any:
     """Return what the function returns in an interpreter with its own memory and hash seed."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *arguments).result()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
 
 
 def of_each_poller(function: Callable[..., Any], *arguments: object) -> dict[str, Any]:

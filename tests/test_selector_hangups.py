@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import selectors
 import socket
 import sys
@@ -130,4 +129,4 @@ def test_a_failed_connection_is_a_hangup_and_writable(selector: PollSelector) ->
         client.connect_ex(address)
         key = selector.register(client, EVENT_WRITE | EVENT_HANGUP)
         assert selector.select(PATIENCE) == [(key, EVENT_WRITE | EVENT_HANGUP)]
-        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0

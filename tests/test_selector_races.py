@@ -98,6 +98,29 @@ def test_what_is_unregistered_while_it_is_modified_stays_out_of_the_set(
     steered.modify(writing, EVENT_WRITE)
     assert steered.select(0) == []
     assert len(steered._selector) == len(steered.get_map()) == 0
+    assert steered.get_map().get(writing) is None
+
+
+def test_what_two_threads_unregister_at_once_is_unregistered_once(
+    steered: SteeredSelector, pipe: tuple[int, int]
+) -> None:
+    _, writing = pipe
+    steered.register(writing, EVENT_WRITE)
+    steered.after("unregister", lambda: steered.unregister(writing))
+    with pytest.raises(KeyError, match="is not registered"):
+        steered.unregister(writing)
+    assert steered.select(0) == []
+
+
+def test_what_a_select_puts_back_while_it_is_unregistered_leaves_the_set(
+    steered: SteeredSelector, pipe: tuple[int, int]
+) -> None:
+    _, writing = pipe
+    steered.register(writing, EVENT_WRITE)
+    steered.after("unregister", lambda: steered.select(0))
+    steered.unregister(writing)
+    assert steered.select(0) == []
+    assert len(steered._selector) == 0
 
 
 def test_a_change_that_is_cut_off_is_made_up_by_the_next_select(
