@@ -65,7 +65,7 @@ _unpacked = _entry.iter_unpack
 _ENTRY_SIZE = _entry.size
 
 _PYPY = sys.implementation.name == "pypy"
-# poll() itself reads the results of an answer below this. On PyPy, it never does.
+# If the answer is below this, poll() reads the results itself. On PyPy, it never does.
 _READ_HERE = -(2**63) if _PYPY else _FEW
 if _PYPY:
     from __pypy__ import add_memory_pressure
@@ -247,7 +247,7 @@ class Poll:
         if answer > 0:
             return [(answer >> 16, answer & MAX_MASK)]
         if answer < _READ_HERE:
-            # The same as _several(), which would make a poll() with ten ready 15 % slower.
+            # The same as in _several(). Without that call, poll() is 15 % faster with ten ready.
             try:
                 window = self._pypoll_many if answer < _MANY else self._pypoll_few
             except AttributeError:
@@ -425,7 +425,7 @@ class Poll:
 def _refuse(fd: int, eventmask: int, overflow: OverflowError | None = None) -> NoReturn:
     """Raise the exception for arguments that the C code or cffi has found to be out of range.
 
-    Range checks happen in C, which makes register() take 28 ns less of 210 ns on CPython 3.11.
+    Range checks happen in C, which saves 28 of 210 ns per register() on CPython 3.11.
     """
     try:
         descriptor(fd)

@@ -56,7 +56,7 @@ _MASKS = {
 Ready = tuple[int, int]
 Pair = tuple[SelectorKey, int]
 
-# Half the time of SelectorKey(...), which calls this from a Python function.
+# Takes half the time of SelectorKey(...), a Python function that calls this.
 _new_key = tuple.__new__
 
 
@@ -259,8 +259,8 @@ class PollSelector(BaseSelector):
             raise KeyError(f"{shown(fileobj)} is not registered")
         self._unsettled.add(fd)
         if not self._lazy:
-            # Before the key is removed, no other thread can register the same descriptor. After
-            # that, this would undo the registration.
+            # Remove it from the set before the key. While the key exists, no other thread can
+            # register the same descriptor. After that, this would undo the registration.
             try:  # noqa: SIM105 - suppress() takes 0.3 us
                 self._remove(fd)
             except KeyError:
