@@ -1,6 +1,6 @@
-"""Builds the compiled module: cffi reads the shim's header, and setuptools compiles it.
+"""Builds the compiled module: cffi generates its source from shim.h, and setuptools compiles it.
 
-pyproject.toml names the two classes below as the build_ext and bdist_wheel commands.
+pyproject.toml registers the two classes below as the build_ext and bdist_wheel commands.
 """
 
 from __future__ import annotations
@@ -32,42 +32,42 @@ FREE_THREADED_STABLE_ABI = (
     and int(setuptools.__version__.split(".")[0]) >= 84
 )
 
-# Only CPython has a stable ABI. Its debug builds have it too, but look for other file names.
+# Only CPython has a stable ABI. Debug builds support it too, but look for other file names.
 STABLE_ABI = (
     sys.implementation.name == "cpython"
     and (not FREE_THREADED or FREE_THREADED_STABLE_ABI)
     and not sysconfig.get_config_var("Py_DEBUG")
 )
 
-# Builds the form for systems without ppoll(2), to test it on other systems.
+# If set, compile the code for systems without ppoll(2), so that it can be tested on any system.
 POLL_ONLY = os.environ.get("PYPOLL_POLL_ONLY", "") not in ("", "0")
 
 
 def declarations(header: str) -> str:
-    """Return what the header declares, without its preprocessor lines."""
+    """Return the declarations of a header, without its preprocessor lines."""
     return "\n".join(line for line in header.splitlines() if not line.startswith("#"))
 
 
 def ffi_builder() -> FFI:
-    """Return the description of the compiled module."""
+    """Return the cffi builder of the compiled module."""
     builder = FFI()
     builder.cdef(declarations(HEADER.read_text(encoding="utf-8")))
     builder.set_source(MODULE, '#include "shim.h"')
     return builder
 
 
-class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
-    """Builds the module from the source that cffi writes and from shim.c."""
+class build_ext(_build_ext):  # noqa: N801 - the name of the setuptools command
+    """Builds the module from shim.c and the source that cffi generates."""
 
     def build_extension(self, ext: Extension) -> None:
         """Generate the source, choose the compiler options, and compile it."""
         compiler = getattr(self.compiler, "compiler_so", ["cc"])[0]
         if shutil.which(compiler) is None:
             raise SystemExit(
-                f"pypoll is built from C, and there is no C compiler here: {compiler!r} was not "
-                "found. Install one (Debian: gcc and python3-dev, Fedora: gcc and python3-devel, "
-                "Alpine: gcc, musl-dev and python3-dev, macOS: xcode-select --install), or name "
-                "yours in the environment variable CC."
+                f"pypoll needs a C compiler, but {compiler!r} was not found. Install one (Debian: "
+                "gcc and python3-dev, Fedora: gcc and python3-devel, Alpine: gcc, musl-dev and "
+                "python3-dev, macOS: xcode-select --install), or set the environment variable CC "
+                "to yours."
             )
         generated = Path(self.build_temp, "_shim.c")
         generated.parent.mkdir(parents=True, exist_ok=True)
@@ -84,14 +84,14 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
         # Export only the module's init function.
         ext.extra_compile_args = ["-pthread", "-fvisibility=hidden"]
         ext.extra_link_args = ["-pthread"]
-        # setuptools compares dates of files, which do not show a changed setting.
+        # Always compile. setuptools compares file dates, which do not show a changed setting.
         self.force = True
         super().build_extension(ext)
 
     def get_ext_filename(self, fullname: str) -> str:
-        """Return the file's name, which says whether it uses the stable ABI.
+        """Return the file name, with the suffix of the stable ABI if the module uses it.
 
-        On CPython 3.15 setuptools would add the platform, and older versions would not load it.
+        On CPython 3.15, setuptools would add the platform, and older versions would not find it.
         """
         if STABLE_ABI:
             suffix = ".abi3t.so" if FREE_THREADED else ".abi3.so"
@@ -99,7 +99,7 @@ class build_ext(_build_ext):  # noqa: N801 - setuptools names its commands so
         return str(super().get_ext_filename(fullname))  # type: ignore[no-untyped-call]
 
 
-class bdist_wheel(_bdist_wheel):  # noqa: N801 - setuptools names its commands so
+class bdist_wheel(_bdist_wheel):  # noqa: N801 - the name of the setuptools command
     """Tags the wheel for CPython 3.9 and later, or 3.15 and later for free-threaded builds.
 
     A wheel without the stable ABI gets the tag of its interpreter.
@@ -114,8 +114,8 @@ class bdist_wheel(_bdist_wheel):  # noqa: N801 - setuptools names its commands s
     def get_tag(self) -> tuple[str, str, str]:
         """Return the tag with one ABI only.
 
-        For free-threaded builds setuptools names both stable ABIs, because both can load the
-        module. On builds with the GIL, pip would then prefer this wheel to the one for 3.9.
+        For free-threaded builds, setuptools also adds the stable ABI of builds with the GIL, which
+        can load the module too. On those, pip would then prefer this wheel to the one for 3.9.
         """
         python, abi, platform = super().get_tag()
         return python, "abi3t" if FREE_THREADED and STABLE_ABI else abi, platform

@@ -1,10 +1,10 @@
-/* The bare loop over poll(2): what every poll object must do, and nothing else. */
+/* A plain loop over poll(2): only the work that every poll object must do. */
 #include <poll.h>
 #include <stdlib.h>
 
 typedef struct {
     int count;
-    int next; /* the entry that is changed next */
+    int next; /* the next entry to change */
     struct pollfd *entries;
     struct pollfd *found;
 } c_loop;
@@ -37,8 +37,8 @@ c_loop *c_loop_new(const int *fds, const short *masks, int count)
     return loop;
 }
 
-/* So many times: changes some masks, polls, and copies what is ready. The number of ready
- * entries of the last time. */
+/* Repeats: changes some masks, polls, and copies the ready entries. Returns the number of ready
+ * entries in the last repetition. */
 int c_loop_run(c_loop *loop, int changed, int timeout, long times)
 {
     int ready = 0;

@@ -1,4 +1,4 @@
-"""Draws the ratios of a result over the number of descriptors, as an SVG for any background.
+"""Draws the ratios of a result as an SVG chart, by the number of descriptors.
 
 python benchmarks/chart.py result.json chart.svg
 """
@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-# Each has a contrast of at least 3 to white and to GitHub's dark #0d1117, and the text of 4.
+# For light and dark pages: the contrast to white and to GitHub's #0d1117 is at least 3, and that of
+# text is at least 4.
 _TEXT = "#7b7f87"
 _LINES = {
     ("poll", "idle"): ("idle", "#3b82f6", "-"),
@@ -34,7 +35,7 @@ _TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50)
 
 
 def _draw(axes: Axes, rows: list[dict[str, Any]], other: str, title: str) -> None:
-    """Draw the ratios to another subject, a line to each workload."""
+    """Draw the ratios of pypoll to another subject, with one line for each workload."""
     for workload, (label, color, style) in _LINES.items():
         points = [
             (row["count"], row["ratios"][other]["median"])
@@ -59,7 +60,7 @@ def _draw(axes: Axes, rows: list[dict[str, Any]], other: str, title: str) -> Non
 
 
 def chart(results: dict[str, Any]) -> Figure:
-    """Return the picture of a result."""
+    """Return the chart of a result."""
     figure = Figure(figsize=(10, 6.5), layout="constrained")
     machine, versions = results["machine"], results["versions"]
     figure.suptitle(
@@ -69,8 +70,8 @@ def chart(results: dict[str, Any]) -> Figure:
         color=_TEXT,
     )
     left, right = figure.subplots(1, 2)
-    _draw(left, results["rows"], "select.poll", "time of pypoll.Poll / of select.poll")
-    _draw(right, results["rows"], "C loop", "time of pypoll.Poll / of a bare C loop")
+    _draw(left, results["rows"], "select.poll", "time of pypoll.Poll / time of select.poll")
+    _draw(right, results["rows"], "C loop", "time of pypoll.Poll / time of a C loop")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=3, frameon=False, labelcolor=_TEXT
@@ -79,9 +80,9 @@ def chart(results: dict[str, Any]) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="draw the ratios of a result")
-    parser.add_argument("result", type=Path, help="of benchmarks/run.py --json")
-    parser.add_argument("svg", type=Path, help="to be written")
+    parser = argparse.ArgumentParser(description="Draw the ratios of a result.")
+    parser.add_argument("result", type=Path, help="output of benchmarks/run.py --json")
+    parser.add_argument("svg", type=Path, help="file to write")
     arguments = parser.parse_args()
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",

@@ -1,4 +1,4 @@
-"""Round trips by asyncio, clients and server in one event loop over one selector."""
+"""Round trips with asyncio, with the clients and the server in one event loop."""
 
 from __future__ import annotations
 
@@ -72,24 +72,24 @@ async def _disconnect(server: asyncio.AbstractServer, clients: list[_Client]) ->
     server.close()
     for _, writer in clients:
         writer.close()
-    # Those of the server end as their clients are gone.
+    # The server's tasks end when their clients have disconnected.
     await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
 
 
 def _timed(loop: asyncio.AbstractEventLoop, sending: Callable[..., Any], *arguments: Any) -> Timed:
-    """Return who runs the coroutine, which takes the number of round trips last."""
+    """Return a subject that runs a coroutine function, passing the number of round trips last."""
 
     def timed(number: int) -> float:
-        begun = thread_time()
+        start = thread_time()
         loop.run_until_complete(sending(*arguments, number))
-        return thread_time() - begun
+        return thread_time() - start
 
     return timed
 
 
 @contextmanager
 def _by_streams(selector: BaseSelector, count: int) -> Iterator[Timed]:
-    """Yield what makes one round trip of all clients at a time, which stay connected."""
+    """Yield a subject in which all clients, which stay connected, make a round trip at a time."""
     loop = asyncio.SelectorEventLoop(selector)
     server, port = loop.run_until_complete(_serving())
     clients = loop.run_until_complete(_connected(port, count))
@@ -118,7 +118,7 @@ def _by_sockets(selector: BaseSelector, _: int) -> Iterator[Timed]:
     loop.close()
 
 
-# By the names of the workloads; each takes a selector and the number of clients.
+# The keys are names of workloads. Each function takes a selector and the number of clients.
 ROUND_TRIPS: dict[str, Callable[[BaseSelector, int], AbstractContextManager[Timed]]] = {
     "echo": _by_streams,
     "new connection": _by_new_connections,

@@ -1,20 +1,19 @@
-"""Instructions and system calls that pypoll takes, counted by callgrind, against a record of them.
+"""Counts the instructions and system calls of pypoll, and compares them with a record.
 
-    python benchmarks/instructions.py            # exit status 1 if something takes more than it did
-    python benchmarks/instructions.py --renew    # writes benchmarks/instructions.json anew
+    python benchmarks/instructions.py            # exit status 1 if a count exceeds the record
+    python benchmarks/instructions.py --renew    # writes a new benchmarks/instructions.json
 
-Times on a machine that others use too say nothing about some per cent; counts are the same in
-every run, to the last digit or nearly. What the kernel does is not among the instructions, so its
-calls are counted too; reading the clock is one under valgrind.
+Times on a shared machine cannot show a change of a few per cent. Counts of instructions can: they
+are nearly the same in every run. callgrind counts no instructions of the kernel, so system calls
+are counted too. Under valgrind, reading the clock is one.
 
-They are counts of one build of CPython, though. Between two builds of 3.11, with and without
-optimization by profile, they differ by up to 20 %, and as that is not alike for all code, their
-ratio to the same work of the select module by up to 13 %. With a margin that bears this, a ratio
-would let through what is to be found. So the counts themselves are recorded, and beside them those
-of the standard library, in which pypoll has no part, at work like its own: these say whether the
-record is comparable, for another build shows in them. If it is not, and without valgrind or a
-record for this version of Python, nothing can be told: exit status 77, and the last line of the
-output says "skipped:" and why.
+Counts depend on the build of CPython: with and without profile-guided optimization, those of 3.11
+differ by up to 20 %. Ratios to the select module differ by up to 13 %, which is too much to find a
+regression. So the record has counts of the standard library too. If those differ from the record,
+the record is of another build.
+
+If the record is of another build or Python version, or valgrind is missing, the exit status is 77,
+and the last line of the output is "skipped:" and the reason.
 """
 
 from __future__ import annotations
@@ -45,14 +44,13 @@ import pypoll
 RECORD = Path(__file__).with_suffix(".json")
 SKIPPED = 77
 
-# Runs differ by 0.01 %, and by up to 0.9 % where directories have longer names, or the processor
-# other instructions for copying memory. What poll() takes least is 2000, a call of an empty Python
-# function 320 of them.
+# Runs differ by 0.01 %. On machines with longer directory names, or with other instructions for
+# copying memory, they differ by up to 0.9 %.
 MARGIN = 0.02
 
 
 class Scenario(NamedTuple):
-    """A statement, repeated over so many descriptors that are all ready, or all idle."""
+    """A statement, executed with a number of registered descriptors, all ready or all idle."""
 
     statement: str
     descriptors: int
@@ -72,12 +70,12 @@ SCENARIOS = [
     Scenario("poll()", 1, ready=True, calls=500),
     Scenario("poll(60000)", 1, ready=True, calls=500),
     Scenario("poll(0.5)", 1, ready=True, calls=500),
-    # Over before the system call, so that no clock decides how often that one is made.
+    # The timeout expires before the system call, so the number of system calls is always the same.
     Scenario("poll(0.000001)", 1, ready=False, calls=500),
     Scenario("ppoll(0, {SIGINT, SIGTERM})", 1, ready=False, calls=200),
     Scenario("register(fd, POLLIN)", 100, ready=False, calls=500),
     Scenario("modify(fd, POLLIN)", 100, ready=False, calls=500),
-    # So often that holes are squeezed out some times.
+    # Often enough to include compactions of the array, which unregister() leaves holes in.
     Scenario("unregister(fd); register(fd, POLLIN); poll(0)", 1000, ready=False, calls=2000),
     Scenario("p = Poll(); p.register(fd, POLLIN); p.poll(0)", 1, ready=False, calls=200),
     Scenario("poll_fd(fd, POLLIN, 0)", 1, ready=True, calls=500),
@@ -96,7 +94,7 @@ ALL = [*SCENARIOS, *REFERENCES]
 
 
 class Cost(NamedTuple):
-    """What a call takes."""
+    """The cost of one call."""
 
     instructions: float
     system_calls: int
@@ -104,7 +102,7 @@ class Cost(NamedTuple):
 
 @contextmanager
 def namespace(scenario: Scenario) -> Iterator[dict[str, Any]]:
-    """Give what the statement uses."""
+    """Yield the names that the statement uses."""
     reading, writing = os.pipe()
     if scenario.ready:
         os.write(writing, b"x")
@@ -139,7 +137,8 @@ def namespace(scenario: Scenario) -> Iterator[dict[str, Any]]:
 def run_all() -> None:
     """Run each scenario twice, the first time to warm up.
 
-    The timer is called right before and after the loop, and is where callgrind writes its counts.
+    callgrind writes its counts at each call of getppid(). As the timer of timeit, it is called
+    right before and after the loop.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
@@ -151,14 +150,14 @@ def run_all() -> None:
 
 
 def costs(valgrind: str) -> dict[str, Cost]:
-    """Return what each scenario takes for a call."""
+    """Return the cost of one call in each scenario."""
     with tempfile.TemporaryDirectory() as directory:
         command = [valgrind, "-q", "--tool=callgrind", f"--callgrind-out-file={directory}/counts"]
         command += ["--dump-before=getppid*", "--collect-systime=yes"]
         command += [sys.executable, str(Path(__file__).resolve()), "--run-all"]
         subprocess.run(command, env={"PYTHONHASHSEED": "0"}, cwd=directory, check=True)
         dumps = sorted(Path(directory).glob("counts.*"), key=lambda path: int(path.suffix[1:]))
-        # Four times for each: before and after the first run, before and after the second.
+        # Four dumps for each scenario: before and after each of the two runs.
         assert len(dumps) == 4 * len(ALL), "callgrind did not see every call of getppid()"
         return {
             str(scenario): cost(dump, scenario.calls)
@@ -167,7 +166,7 @@ def costs(valgrind: str) -> dict[str, Cost]:
 
 
 def cost(dump: Path, calls: int) -> Cost:
-    """Return what a call takes by a file of callgrind's, whose totals are those of all calls."""
+    """Return the cost of one call from a dump of callgrind, which has the totals of all calls."""
     for line in dump.read_text().splitlines():
         if line.startswith("totals: "):
             instructions, system_calls = map(int, line.split()[1:3])
@@ -184,45 +183,46 @@ def check(counted: dict[str, Cost], recorded: dict[str, Cost]) -> int:
     """Print a row for each scenario, and return the exit status."""
     change = {name: cost.instructions / recorded[name][0] - 1 for name, cost in counted.items()}
     calls = {name: cost.system_calls - recorded[name][1] for name, cost in counted.items()}
-    strange = [name for name in map(str, REFERENCES) if abs(change[name]) > MARGIN or calls[name]]
+    different = [name for name in map(str, REFERENCES) if abs(change[name]) > MARGIN or calls[name]]
     over = [name for name in map(str, SCENARIOS) if change[name] > MARGIN or calls[name] > 0]
-    print(f"{'what one takes':<58}{'instructions':>22}{'':>9}  system calls")
+    print(f"{'one call':<58}{'instructions':>22}{'':>9}  system calls")
     for name, cost in counted.items():
         before = recorded[name]
         remark = ""
-        if strange:
-            pass
-        elif name in over:
-            remark = "  more"
-        elif change[name] < -MARGIN or calls[name] < 0:
-            remark = "  less: renew the record"
+        if not different:
+            if name in over:
+                remark = "  more"
+            elif change[name] < -MARGIN or calls[name] < 0:
+                remark = "  less: renew the record"
         print(
             f"{name:<58}{before[0]:>10} ->{cost.instructions:>9}{change[name]:>+9.2%}"
             f"{before[1]:>5} ->{cost.system_calls:>2}{remark}"
         )
-    if strange:
-        return skip(f"the record is of another build or machine: {strange[0]} is not as recorded")
-    print(f"{len(over)} of {len(SCENARIOS)} take over {MARGIN:.0%} more than recorded")
+    if different:
+        return skip(f"the record is of another build or machine: {different[0]} differs from it")
+    print(f"{len(over)} of {len(SCENARIOS)} exceed the record by over {MARGIN:.0%}")
     return 1 if over else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--renew", action="store_true", help="write the record anew")
+    parser.add_argument("--renew", action="store_true", help="write a new record")
     parser.add_argument("--run-all", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run_all:
         run_all()
         return 0
     if platform.python_implementation() != "CPython":
-        return skip("instructions are counted on CPython alone: callgrind cannot follow a JIT")
+        return skip(
+            "instructions are counted only on CPython: callgrind cannot follow a JIT compiler"
+        )
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        return skip("valgrind, which counts the instructions, is not installed")
+        return skip("valgrind is not installed")
     version = "CPython {}.{}".format(*sys.version_info)
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     if not arguments.renew and version not in record:
-        return skip(f"there is no record of {version}: --renew makes one")
+        return skip(f"there is no record of {version}: --renew creates one")
     counted = costs(valgrind)
     if arguments.renew:
         record[version] = {"cffi": _cffi_backend.__version__, "costs": counted}

@@ -1,4 +1,4 @@
-"""The results as text: tables in Markdown, and the figures that pypoll is to reach."""
+"""The results as tables in Markdown, and the target ratios."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any, NamedTuple
 from subjects import C_LOOP, POLLERS
 
 
-class Mark(NamedTuple):
-    """The highest ratio that is asked for in some rows."""
+class Target(NamedTuple):
+    """The highest acceptable ratio of some rows."""
 
     section: str
     name: str
-    number: int  # of descriptors
-    asked: float
+    descriptors: int
+    highest: float
     other: str = "select.poll"
 
 
-_AGAINST_C = Mark("poll", "idle", 1_000, 1.03, C_LOOP)
+_AGAINST_C = Target("poll", "idle", 1_000, 1.03, C_LOOP)
 _CPYTHON = (
-    Mark("poll", "idle", 1, 1.24),
-    Mark("poll", "one ready", 1, 1.34),
-    Mark("poll", "idle", 100, 1.04),
-    Mark("poll", "idle", 1_000, 1.01),
-    Mark("poll", "all ready", 10, 1.77),
-    Mark("poll", "all ready", 100, 1.28),
-    Mark("poll", "all ready", 1_000, 1.22),
-    Mark("change", "one by modify", 100, 0.8),
-    Mark("change", "one by modify", 1_000, 0.74),
-    Mark("change", "one by unregister and register", 100, 0.8),
-    Mark("change", "one by unregister and register", 1_000, 0.74),
-    Mark("call", "register a known one", 100, 3.2),
-    Mark("object once", "idle", 1, 2.8),
-    Mark("one descriptor", "idle", 1, 0.92),
-    Mark("one descriptor", "one ready", 1, 0.84),
+    Target("poll", "idle", 1, 1.24),
+    Target("poll", "one ready", 1, 1.34),
+    Target("poll", "idle", 100, 1.04),
+    Target("poll", "idle", 1_000, 1.01),
+    Target("poll", "all ready", 10, 1.77),
+    Target("poll", "all ready", 100, 1.28),
+    Target("poll", "all ready", 1_000, 1.22),
+    Target("change", "one by modify", 100, 0.8),
+    Target("change", "one by modify", 1_000, 0.74),
+    Target("change", "one by unregister and register", 100, 0.8),
+    Target("change", "one by unregister and register", 1_000, 0.74),
+    Target("call", "register a known one", 100, 3.2),
+    Target("object once", "idle", 1, 2.8),
+    Target("one descriptor", "idle", 1, 0.92),
+    Target("one descriptor", "one ready", 1, 0.84),
     _AGAINST_C,
 )
-# The highest ratios to selectors.PollSelector, by section, name and number, on these interpreters.
+# The highest ratios to selectors.PollSelector, by section, name and count, on these interpreters.
 _SELECTOR_INTERPRETERS = ("CPython 3.11.", "CPython 3.13.", "PyPy ")
 _SELECTORS = {
     ("selector call", "register and unregister", 100): (1.05, 1.1, 1.1),
@@ -53,26 +53,28 @@ _SELECTORS = {
     ("selector", "idle", 1): (1.15, 1.15, 1.0),
     ("selector", "one ready", 1): (1.0, 1.0, 1.0),
 }
-# On PyPy all rows of these sections have the same mark.
+# On PyPy, all rows of these sections have the same target.
 _PYPY = 1.0
 _PYPY_SECTIONS = ("poll", "change", "timeout", "one descriptor")
 _PYPY_MANY_OBJECTS = 3.0
-# Of pypoll itself.
+# The most bytes that pypoll may take.
 _BYTES = {"bytes an empty object": 700, "bytes a descriptor": 40}
 
-_MARK_HEADINGS = ("mark", "ratio to", "asked", "measured", "quartiles", "")
+_TARGET_HEADINGS = ("figure", "ratio to", "target", "measured", "quartiles", "")
 
 
-def _compared(name: str, other: str, asked: float, measured: float, spread: str = "") -> list[str]:
-    verdict = "met" if measured <= asked else "MISSED"
-    return [name, other, f"{asked:g}", f"{measured:.4g}", spread, verdict]
+def _compared(
+    name: str, other: str, highest: float, measured: float, spread: str = ""
+) -> list[str]:
+    outcome = "met" if measured <= highest else "MISSED"
+    return [name, other, f"{highest:g}", f"{measured:.4g}", spread, outcome]
 
 
-def _of_row(row: dict[str, Any], other: str, asked: float) -> list[str]:
-    found = row["ratios"][other]
+def _compared_row(row: dict[str, Any], other: str, highest: float) -> list[str]:
+    ratios = row["ratios"][other]
     name = ", ".join(filter(None, (row["section"], row["name"], row["kind"], f"{row['count']:,}")))
-    spread = f"{found['lower quartile']:.3f} to {found['upper quartile']:.3f}"
-    return _compared(name, other, asked, found["median"], spread)
+    spread = f"{ratios['lower quartile']:.3f} to {ratios['upper quartile']:.3f}"
+    return _compared(name, other, highest, ratios["median"], spread)
 
 
 def _to_select_poll(row: dict[str, Any]) -> float:
@@ -80,63 +82,64 @@ def _to_select_poll(row: dict[str, Any]) -> float:
     return median
 
 
-def _of_pypy(rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Return the rows that miss the mark, or else the one that comes closest to that."""
-    marked = [row for row in rows if row["section"] in _PYPY_SECTIONS]
-    marked.sort(key=_to_select_poll, reverse=True)
-    missed = [row for row in marked if _to_select_poll(row) > _PYPY]
-    return [_of_row(row, "select.poll", _PYPY) for row in missed or marked[:1]]
+def _pypy_targets(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows that miss the target of PyPy or, if none does, the one closest to it."""
+    with_target = [row for row in rows if row["section"] in _PYPY_SECTIONS]
+    with_target.sort(key=_to_select_poll, reverse=True)
+    missed = [row for row in with_target if _to_select_poll(row) > _PYPY]
+    return [_compared_row(row, "select.poll", _PYPY) for row in missed or with_target[:1]]
 
 
-def _of_selectors(results: dict[str, Any]) -> list[list[str]]:
-    """Return the rows of selectors that have a mark on this interpreter."""
+def _selector_targets(results: dict[str, Any]) -> list[list[str]]:
+    """Return the rows of selectors that have a target on this interpreter."""
     rows = {(row["section"], row["name"], row["count"]): row for row in results["rows"]}
     return [
-        _of_row(rows[key], "selectors.PollSelector", asked)
-        for key, all_asked in _SELECTORS.items()
-        for interpreter, asked in zip(_SELECTOR_INTERPRETERS, all_asked)
+        _compared_row(rows[key], "selectors.PollSelector", highest)
+        for key, targets in _SELECTORS.items()
+        for interpreter, highest in zip(_SELECTOR_INTERPRETERS, targets)
         if key in rows and results["interpreter"].startswith(interpreter)
     ]
 
 
-def _marks(results: dict[str, Any]) -> list[list[str]]:
-    """Return a line for each figure that has a mark."""
+def _targets(results: dict[str, Any]) -> list[list[str]]:
+    """Return a line for each figure that has a target."""
     on_pypy = results["interpreter"].startswith("PyPy")
     lines = [
-        _of_row(row, mark.other, mark.asked)
-        for mark in ((_AGAINST_C,) if on_pypy else _CPYTHON)
+        _compared_row(row, target.other, target.highest)
+        for target in ((_AGAINST_C,) if on_pypy else _CPYTHON)
         for row in results["rows"]
-        if (row["section"], row["name"], row["count"]) == mark[:3]
+        if (row["section"], row["name"], row["count"]) == target[:3]
     ]
     if on_pypy:
-        lines += _of_pypy(results["rows"])
+        lines += _pypy_targets(results["rows"])
         ours, other = (results["many objects"]["microseconds"][poller] for poller in POLLERS)
         lines.append(_compared("many objects", "select.poll", _PYPY_MANY_OBJECTS, ours / other))
-    lines += _of_selectors(results)
-    for name, asked in _BYTES.items():
-        if "memory" in results:
-            ours = results["memory"][name]["pypoll.Poll"]
-            lines.append(_compared(name, "", asked, ours))
+    lines += _selector_targets(results)
+    if "memory" in results:
+        lines += [
+            _compared(name, "", most, results["memory"][name]["pypoll.Poll"])
+            for name, most in _BYTES.items()
+        ]
     return lines
 
 
 _TITLES = {
     "poll": "poll(0)",
-    "change": "Changes, and then poll(0)",
-    "register": "A new object, and n descriptors registered",
-    "call": "Single calls, 100 registered",
-    "timeout": "poll() with timeouts of several types, one ready",
-    "object once": "A new object, one descriptor registered, and poll(0)",
-    "one descriptor": "One descriptor, once",
-    "selector": "select(0) of selectors, after a change where one is named",
-    "selector call": "Calls of selectors, 100 registered",
-    "selector once": "with a new selector: register(), select(0), close()",
-    "asyncio": "Round trips of 1 KiB a second by asyncio, clients and server in one loop",
+    "change": "poll(0) after changes",
+    "register": "A new object with n registered descriptors",
+    "call": "Single calls, with 100 descriptors registered",
+    "timeout": "poll() with timeouts of several types, with one descriptor ready",
+    "object once": "A new object, one register() and one poll(0)",
+    "one descriptor": "One poll of one descriptor",
+    "selector": "select(0) of selectors, in some rows after changes",
+    "selector call": "Calls of selectors, with 100 descriptors registered",
+    "selector once": "A new selector: register(), select(0) and close()",
+    "asyncio": "Round trips of 1 KiB per second with asyncio, clients and server in one loop",
 }
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table; what begins with a digit goes to the right."""
+    """Return the lines of a table. Cells that begin with a digit are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(headings, *rows)]
 
     def line(cells: Sequence[str]) -> str:
@@ -157,16 +160,12 @@ def _time(row: dict[str, Any], subject: str) -> str:
 
 
 def _ratio(row: dict[str, Any], other: str) -> str:
-    found = row["ratios"][other]
-    return (
-        "{median:.3f} ({lower quartile:.3f} to {upper quartile:.3f}; {of the minima:.3f})".format(
-            **found
-        )
-    )
+    form = "{median:.3f} ({lower quartile:.3f} to {upper quartile:.3f}; {of the minima:.3f})"
+    return form.format(**row["ratios"][other])
 
 
 def _section(title: str, rows: list[dict[str, Any]], subjects: Sequence[str]) -> list[str]:
-    """Return the table of some rows, with the first subject's ratios to the others."""
+    """Return the table of some rows, with the ratios of the first subject to the others."""
     unit = "1/s" if rows[0]["section"] == "asyncio" else "us"
     others = subjects[1:]
     headings = [
@@ -188,7 +187,7 @@ def _section(title: str, rows: list[dict[str, Any]], subjects: Sequence[str]) ->
 
 
 def _sections(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the tables of all rows, with one more for those subjects that not all of them have."""
+    """Return a table for each section, and a second one for subjects that only some rows have."""
     lines = []
     for section, grouped in groupby(rows, key=lambda row: str(row["section"])):
         group = list(grouped)
@@ -197,7 +196,7 @@ def _sections(rows: list[dict[str, Any]]) -> list[str]:
         wider = [row for row in group if len(row["microseconds"]) > len(subjects)]
         if wider:
             others = [each for each in wider[0]["microseconds"] if each not in subjects]
-            title = f"{_TITLES[section]}, for orientation"
+            title = f"{_TITLES[section]}, compared with other packages"
             lines += _section(title, wider, [subjects[0], *others])
     return lines
 
@@ -217,42 +216,42 @@ def _growth_table(lines: list[dict[str, Any]]) -> list[str]:
         ]
         for line in lines
     ]
-    headings = ["", "", "us a call", "us a descriptor", "slope to that of the C loop"]
-    return ["## How a poll(0) grows with the descriptors", "", *_table(headings, cells), ""]
+    headings = ["", "", "us per call", "us per descriptor", "ratio to the C loop"]
+    return ["## Time of poll(0) by the number of descriptors", "", *_table(headings, cells), ""]
 
 
 def _by_poller(results: dict[str, Any], *names: str) -> list[str]:
-    """Return the table of some figures that each poller has."""
+    """Return a table with one row for each poller, and one column for each figure."""
     cells = [[poller, *(f"{results[name][poller]:,.3f}" for name in names)] for poller in POLLERS]
     return [*_table(["", *names], cells), ""]
 
 
 def report(results: dict[str, Any]) -> str:
-    """Return all of it."""
+    """Return the whole report."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     lines = [
         f"# {results['interpreter']}, {versions}",
         "",
         f"{results['date']}, {machine['processor']} ({machine['cores']} cores), "
-        f"{machine['system']}, load {machine['load before']} before.",
+        f"{machine['system']}, load average before the run: {machine['load before']}.",
         "",
-        "Ratios are times of pypoll to those of others: the median over all rounds in which both "
-        "had a turn (the quartiles; the ratio of the best turns).",
+        "A ratio is the time of pypoll divided by that of the other subject: the median of all "
+        "rounds (the quartiles; the ratio of the best turns).",
         "",
     ]
     lines += _sections(results["rows"])
     lines += _growth_table(results["growth"])
     many = results["many objects"]
     lines += [f"## {many['number']:,} new objects, one after the other", ""]
-    lines += ["Costs of each, which registers a descriptor and polls once; processor time.", ""]
+    lines += ["Each registers a descriptor and polls once. Processor time per object.", ""]
     lines += _by_poller(many, "microseconds", "page faults")
-    lines += ["## The import", "", "Processor time of a new interpreter.", ""]
+    lines += ["## Import", "", "Processor time of a new interpreter.", ""]
     times = [[name, f"{value:.1f}"] for name, value in results["import"].items()]
     lines += [*_table(["", "ms"], times), ""]
     if "memory" in results:
-        lines += ["## Memory", "", f"By the {results['memory']['method']}.", ""]
+        lines += ["## Memory", "", f"Measured as {results['memory']['method']}.", ""]
         lines += _by_poller(results["memory"], "bytes a descriptor", "bytes an empty object")
     if results["left out"]:
-        lines += ["## Left out", "", *(f"- {what}" for what in results["left out"]), ""]
-    return "\n".join([*lines, "## Marks", "", *_table(_MARK_HEADINGS, _marks(results))])
+        lines += ["## Left out", "", *(f"- {reason}" for reason in results["left out"]), ""]
+    return "\n".join([*lines, "## Marks", "", *_table(_TARGET_HEADINGS, _targets(results))])

@@ -1,9 +1,9 @@
-"""pypoll beside select.poll, a bare C loop over poll(2), and the selectors of the standard library.
+"""Compares pypoll with select.poll, a C loop over poll(2), and the standard library's selectors.
 
     python benchmarks/run.py                       prints tables in Markdown; takes 6 minutes
-    python benchmarks/run.py --json result.json    writes all figures to a file too
+    python benchmarks/run.py --json result.json    also writes all figures to a file
 
-README.md here says how it measures. It needs pypoll with an extra: pip install '.[bench]'
+benchmarks/README.md describes the method. Needs the extra "bench": pip install '.[bench]'
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from subjects import (
     SMOKE,
     Effort,
     Workload,
-    compiled_c_loop,
+    compile_c_loop,
     load_c_loop,
     subjects_of,
-    workloads,
+    workloads_of,
 )
-from timing import Turns, figures, ratio, take_turns
+from timing import Times, figures, ratio, take_turns
 
 import pypoll
 
@@ -52,76 +52,77 @@ _STATM = Path("/proc/self/statm")
 _DESCRIPTORS = 100_000
 _OBJECTS = 5
 _EMPTY_OBJECTS = 100_000
-# CPython has ready-made ints for smaller ones. Whether they are open does not matter.
+# Above the ints that CPython caches. The descriptors need not be open.
 _FIRST = 1000
 
 _IMPORTS = {"cffi": "import _cffi_backend", "cffi and pypoll": "import _cffi_backend, pypoll"}
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: object) -> Any:
-    """Return what the function returns in an interpreter with its own memory and hash seed."""
+def call_in_new_process(function: Callable[..., Any], *arguments: object) -> Any:
+    """Return the result of the function in a new interpreter, which has another hash seed."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
-def of_each_poller(function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
-    """Return what the function returns for each poller, in a process of its own."""
-    return {poller: in_fresh_process(function, poller, *arguments) for poller in POLLERS}
+def call_for_each_poller(function: Callable[..., Any], *arguments: object) -> dict[str, Any]:
+    """Call the function in a new process for each poller, and return the results by poller."""
+    return {poller: call_in_new_process(function, poller, *arguments) for poller in POLLERS}
 
 
-# Rows: times of subjects that take turns.
+# The rows, in which subjects take turns.
 
 
-def turns_of(wanted: list[Workload], effort: Effort, compiled: str) -> list[Turns]:
-    """Return the turns for each workload, all in this process."""
-    load_c_loop(compiled)
-    taken = []
-    for number, workload in enumerate(wanted, 1):
+def measure(workloads: list[Workload], effort: Effort, c_loop: str) -> list[Times]:
+    """Return the times of each workload, measured in this process."""
+    load_c_loop(c_loop)
+    measured = []
+    for number, workload in enumerate(workloads, 1):
         if sys.stderr.isatty():
-            end = "\n" if number == len(wanted) else ""
-            print(f"\rrow {number} of {len(wanted)}", end=end, file=sys.stderr, flush=True)
-        # asyncio is a lot of code to compile, and a round trip of all clients takes its time.
-        longer = 5 if workload.section == "asyncio" else 1
+            end = "\n" if number == len(workloads) else ""
+            print(f"\rrow {number} of {len(workloads)}", end=end, file=sys.stderr, flush=True)
+        # asyncio needs a longer warm-up, and a round trip of all clients takes long.
+        factor = 5 if workload.section == "asyncio" else 1
         with subjects_of(workload) as subjects:
-            taken.append(take_turns(subjects, longer * effort.seconds, longer * effort.warm_up))
-    return taken
+            measured.append(take_turns(subjects, factor * effort.seconds, factor * effort.warm_up))
+    return measured
 
 
-def row(workload: Workload, turns: Turns) -> dict[str, Any]:
-    """Return the figures of a workload: of each subject, and of the first one to each other."""
-    ours, *others = turns
+def row(workload: Workload, times: Times) -> dict[str, Any]:
+    """Return the figures of each subject, and the ratios of the first one to each other."""
+    ours, *others = times
     return {
         "section": workload.section,
         "name": workload.name,
         "kind": workload.kind,
         "count": workload.count,
-        "rounds": len(turns[ours]),
+        "rounds": len(times[ours]),
         "microseconds": {
             subject: figures([second * 1e6 for second in seconds])
-            for subject, seconds in turns.items()
+            for subject, seconds in times.items()
         },
-        "ratios": {other: ratio(turns[ours], turns[other]) for other in others},
+        "ratios": {other: ratio(times[ours], times[other]) for other in others},
     }
 
 
-def rows(wanted: list[Workload], effort: Effort, compiled: str) -> list[dict[str, Any]]:
-    """Measure all in each of several processes, each time in another order, and return the rows."""
-    turns: dict[Workload, Turns] = {workload: {} for workload in wanted}
+def rows(workloads: list[Workload], effort: Effort, c_loop: str) -> list[dict[str, Any]]:
+    """Measure all workloads in each of several processes, in random order, and return the rows."""
+    times: dict[Workload, Times] = {workload: {} for workload in workloads}
     for _ in range(effort.processes):
-        order = random.sample(wanted, len(wanted))
-        for workload, taken in zip(order, in_fresh_process(turns_of, order, effort, compiled)):
-            for subject, seconds in taken.items():
-                turns[workload].setdefault(subject, []).extend(seconds)
-    return [row(workload, turns[workload]) for workload in wanted]
+        order = random.sample(workloads, len(workloads))
+        measured = call_in_new_process(measure, order, effort, c_loop)
+        for workload, of_subjects in zip(order, measured):
+            for subject, seconds in of_subjects.items():
+                times[workload].setdefault(subject, []).extend(seconds)
+    return [row(workload, times[workload]) for workload in workloads]
 
 
-# How the cost of a poll grows with the number of descriptors.
+# The time of a poll by the number of descriptors.
 
 
 def fitted_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the slope and the intercept that fit best, by least squares of relative errors.
+    """Return the slope and the intercept with the least squares of relative errors.
 
-    Of relative ones, for those of the largest set alone would count otherwise.
+    With absolute errors, only the largest set would count.
     """
     weights = [1 / y**2 for _, y in points]
     total = sum(weights)
@@ -134,10 +135,10 @@ def fitted_line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 
 def growth(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the microseconds of a call and of each descriptor, idle and with all ready."""
+    """Return the microseconds per call and per descriptor, with all descriptors idle or ready."""
     lines = []
     for kind in ("pipes", "sockets"):
-        # Of one, all are ready when one is.
+        # In a set of one descriptor, "one ready" means that all are.
         for state, names in ("idle", ("idle",)), ("all ready", ("all ready", "one ready")):
             chosen = [
                 row
@@ -161,14 +162,14 @@ def growth(measured: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return lines
 
 
-# What objects take, each function once in a process.
+# The time and memory that objects take. Each function runs only once in a process.
 
 
 def cost_of_an_object(poller: str, objects: int) -> tuple[float, float]:
-    """Return the microseconds and the page faults of each of so many objects.
+    """Return the microseconds and the page faults per object.
 
-    There are so many that the collector has its share of the work. The time is that of the process,
-    its system calls and page faults included.
+    With many objects, this includes the work of the garbage collector. The time is the processor
+    time of the process, including the kernel.
     """
     new = POLLERS[poller]
     fd, _ = os.pipe()
@@ -183,8 +184,10 @@ def cost_of_an_object(poller: str, objects: int) -> tuple[float, float]:
 
 
 def many_objects(effort: Effort) -> dict[str, Any]:
-    """Return what an object costs among many; the medians of several processes."""
-    costs = [of_each_poller(cost_of_an_object, effort.objects) for _ in range(effort.processes)]
+    """Return the cost of an object among many, as medians of several processes."""
+    costs = [
+        call_for_each_poller(cost_of_an_object, effort.objects) for _ in range(effort.processes)
+    ]
     return {
         "number": effort.objects,
         **{
@@ -195,15 +198,15 @@ def many_objects(effort: Effort) -> dict[str, Any]:
 
 
 def resident() -> int:
-    """Return the bytes of this process's resident memory."""
+    """Return the resident memory of this process, in bytes."""
     gc.collect()
     return int(_STATM.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def bytes_a_descriptor(poller: str) -> float:
-    """Return the bytes for each descriptor of this poller."""
-    # Beyond the limit poll(2) refuses, after select.poll has made its array: so no result, of
-    # 100,000 that are not open, adds to the memory.
+    """Return the bytes of memory per descriptor."""
+    # Above the limit, poll(2) fails, but only after select.poll has created its array. So this
+    # includes the array, and no list of 100,000 results.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard), hard))
     fds = list(range(_FIRST, _FIRST + _DESCRIPTORS))
@@ -211,17 +214,17 @@ def bytes_a_descriptor(poller: str) -> float:
     kept = []
     before = resident()
     for _ in range(_OBJECTS):
-        made = new()
+        p = new()
         for fd in fds:
-            made.register(fd, 1)
+            p.register(fd, 1)
         with contextlib.suppress(OSError):
-            made.poll(0)
-        kept.append(made)
+            p.poll(0)
+        kept.append(p)
     return round((resident() - before) / (len(kept) * _DESCRIPTORS), 1)
 
 
 def bytes_an_empty_object(poller: str) -> float:
-    """Return the bytes for each object of this poller."""
+    """Return the bytes of memory per empty object."""
     new = POLLERS[poller]
     kept: list[Any] = [None] * _EMPTY_OBJECTS
     before = resident()
@@ -231,13 +234,13 @@ def bytes_an_empty_object(poller: str) -> float:
 
 
 def memory() -> dict[str, Any]:
-    """Return the bytes that descriptors and objects take."""
+    """Return the bytes per descriptor and per object."""
     return {
-        "method": f"growth of a fresh process's resident memory by {_OBJECTS} objects of "
-        f"{_DESCRIPTORS:,} descriptors each, after one poll(), and by {_EMPTY_OBJECTS:,} empty "
-        "objects",
-        "bytes a descriptor": of_each_poller(bytes_a_descriptor),
-        "bytes an empty object": of_each_poller(bytes_an_empty_object),
+        "method": f"growth of a new process's resident memory after creating {_OBJECTS} objects "
+        f"with {_DESCRIPTORS:,} descriptors each, and one poll() in each; or {_EMPTY_OBJECTS:,} "
+        "empty objects",
+        "bytes a descriptor": call_for_each_poller(bytes_a_descriptor),
+        "bytes an empty object": call_for_each_poller(bytes_an_empty_object),
     }
 
 
@@ -255,26 +258,26 @@ def import_milliseconds(program: str, directory: str) -> float:
 
 
 def imports(effort: Effort, directory: str) -> dict[str, float]:
-    """Return the milliseconds that imports take, and what pypoll adds, as medians of turns."""
-    taken = [
+    """Return the median milliseconds of imports, and what pypoll adds to that of cffi."""
+    rounds = [
         [import_milliseconds(program, directory) for program in _IMPORTS.values()]
         for _ in range(effort.imports + 1)
-    ][1:]  # the first one compiles what has not been
-    medians = {name: median(times) for name, times in zip(_IMPORTS, zip(*taken))}
-    added = median(both - cffi_alone for cffi_alone, both in taken)
+    ][1:]  # the first one may compile modules to bytecode
+    medians = {name: median(times) for name, times in zip(_IMPORTS, zip(*rounds))}
+    added = median(both - cffi_alone for cffi_alone, both in rounds)
     return {name: round(value, 1) for name, value in {**medians, "pypoll adds": added}.items()}
 
 
-# When and where it was measured.
+# The conditions of the measurement.
 
 
-def raised_limit(wanted: int) -> int:
-    """Return how many descriptors may be open, as many as are wanted if the system allows it."""
+def raise_limit(needed: int) -> int:
+    """Raise the limit of open descriptors if needed, and return how many of these can be open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = resource.RLIM_INFINITY
-    if soft == unlimited or soft >= wanted:
-        return wanted
-    raised = wanted if hard == unlimited else min(wanted, hard)
+    if soft == unlimited or soft >= needed:
+        return needed
+    raised = needed if hard == unlimited else min(needed, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
     return raised
 
@@ -289,7 +292,7 @@ def processor() -> str:
 
 
 def interpreter() -> str:
-    """Return its name and version."""
+    """Return the name and version of the interpreter."""
     name, python = platform.python_implementation(), platform.python_version()
     if name != "PyPy":
         return f"{name} {python}"
@@ -297,8 +300,8 @@ def interpreter() -> str:
     return f"{name} {own}, Python {python}"
 
 
-def circumstances() -> dict[str, Any]:
-    """Return when, on what and of what the figures are."""
+def conditions() -> dict[str, Any]:
+    """Return the date, the machine, the interpreter and the versions."""
     versions = {"pypoll": pypoll.__version__, "cffi": cffi.__version__}
     for distribution, poller in ("gevent", "gevent.select.poll"), ("pyzmq", "zmq.Poller"):
         if poller in OTHERS:
@@ -318,28 +321,28 @@ def circumstances() -> dict[str, Any]:
 
 def run(effort: Effort) -> dict[str, Any]:
     """Return all results."""
-    results = circumstances()
-    wanted = workloads(effort)
-    limit = raised_limit(max(workload.descriptors for workload in wanted))
-    possible = [workload for workload in wanted if workload.descriptors <= limit]
-    sizes = dict.fromkeys(each.size for each in wanted if each not in possible)
-    left_out = [f"{size}: only {limit:,} descriptors may be open" for size in sizes]
-    left_out += [f"{name}: it is not installed" for name in MISSING]
+    results = conditions()
+    planned = workloads_of(effort)
+    limit = raise_limit(max(workload.descriptors for workload in planned))
+    possible = [workload for workload in planned if workload.descriptors <= limit]
+    sizes = dict.fromkeys(workload.size for workload in planned if workload not in possible)
+    left_out = [f"{size}: only {limit:,} descriptors can be open" for size in sizes]
+    left_out += [f"{name}: not installed" for name in MISSING]
     if _STATM.exists():
         results["memory"] = memory()
     else:
-        left_out.append("memory: the system has no /proc/self/statm")
+        left_out.append("memory: this system has no /proc/self/statm")
     results["many objects"] = many_objects(effort)
     with TemporaryDirectory() as directory:
         results["import"] = imports(effort, directory)
-        results["rows"] = rows(possible, effort, compiled_c_loop(directory))
+        results["rows"] = rows(possible, effort, compile_c_loop(directory))
     results["growth"] = growth(results["rows"])
     results["left out"] = left_out
     return results
 
 
 def as_json(results: dict[str, Any]) -> str:
-    """Return the results as JSON, a line to a row, so that two of them can be compared."""
+    """Return the results as JSON, with one line for each row, so that diffs are readable."""
     parts = []
     for name, part in results.items():
         text = json.dumps(part)
@@ -350,15 +353,25 @@ def as_json(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="pypoll beside select.poll and others")
+    parser = argparse.ArgumentParser(description="Compare pypoll with select.poll and others.")
     effort = parser.add_mutually_exclusive_group()
     effort.add_argument(
-        "--quick", dest="effort", action="store_const", const=QUICK, help="a minute, less exact"
+        "--quick",
+        dest="effort",
+        action="store_const",
+        const=QUICK,
+        help="take one minute, and be less exact",
     )
     effort.add_argument(
-        "--smoke", dest="effort", action="store_const", const=SMOKE, help="seconds, says nothing"
+        "--smoke",
+        dest="effort",
+        action="store_const",
+        const=SMOKE,
+        help="only test the benchmark itself, in seconds",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to a file too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the results to a file"
+    )
     parser.set_defaults(effort=FULL)
     arguments = parser.parse_args()
     results = run(arguments.effort)

@@ -1,6 +1,7 @@
-"""What is measured, by whom: the workloads, and for each the subjects that do it.
+"""The workloads, and the subjects that are compared in each.
 
-A subject is a function that does its work so many times and returns the seconds that this took.
+A subject is a function that does the work of a workload the given number of times, and returns the
+seconds that this took. The names of workloads are keys in the results.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _STATES = ("idle", "one ready", "a tenth ready", "all ready")
 _CHANGES = ("unregister and register", "modify")
 _CALLS = ("register a known one", *_CHANGES)
 
-# Of a set in which calls are measured without a poll.
+# The number of descriptors in a set whose calls other than poll() are measured.
 _KNOWN = 100
-# How many of them have clients at the same time.
+# The number of selectors that have clients at the same time.
 _SELECTORS = 3
-# For what the interpreter and the benchmark have open besides.
+# For other files of the interpreter and the benchmark.
 _SPARE_DESCRIPTORS = 64
 
-# What PyPy needs to compile a workload, and the kernel and the caches to have seen it.
+# PyPy needs time to compile a workload. On CPython, this only fills caches.
 _WARM_UP_SECONDS = 0.1 if sys.implementation.name == "pypy" else 0.01
 
 
@@ -54,7 +55,7 @@ class Effort:
     warm_up: float = _WARM_UP_SECONDS  # for each subject of a row
     counts: tuple[int, ...] = (1, 10, 100, 1_000, 10_000)
     clients: tuple[int, ...] = (10, 200, 1_000)
-    objects: int = 1_000_000  # made one after the other
+    objects: int = 1_000_000  # created one after the other
     imports: int = 60
 
 
@@ -71,12 +72,12 @@ class Workload:
 
     section: str
     name: str
-    kind: str  # of the descriptors; empty where they are not polled
-    count: int  # of the descriptors, or of the clients
+    kind: str  # of the descriptors; empty if they are not polled
+    count: int  # the number of descriptors or clients
 
     @property
     def descriptors(self) -> int:
-        """Return how many must be open at a time."""
+        """Return how many descriptors are open at the same time."""
         opened = self.count if self.kind else 0
         if self.section == "asyncio":
             opened *= 2 * _SELECTORS
@@ -84,12 +85,12 @@ class Workload:
 
     @property
     def size(self) -> str:
-        """Return the count in words."""
+        """Return the count with its unit."""
         return f"{self.count:,} {'clients' if self.section == 'asyncio' else 'descriptors'}"
 
 
 def share(name: str, count: int) -> int:
-    """Return how many of so many descriptors the first words of a name mean."""
+    """Return how many of *count* descriptors the first words of a workload's name mean."""
     if name.startswith("one"):
         return 1
     if name.startswith("a tenth"):
@@ -98,7 +99,7 @@ def share(name: str, count: int) -> int:
 
 
 def _rows(section: str, names: Sequence[str], kind: str, counts: Sequence[int]) -> list[Workload]:
-    """Return each name with each count, but where a tenth, or all, is one or none."""
+    """Return a workload for each name and count, unless "a tenth" or "all" is less than two."""
     return [
         Workload(section, name, kind, count)
         for name in names
@@ -107,8 +108,8 @@ def _rows(section: str, names: Sequence[str], kind: str, counts: Sequence[int]) 
     ]
 
 
-def workloads(effort: Effort) -> list[Workload]:
-    """Return all that is measured."""
+def workloads_of(effort: Effort) -> list[Workload]:
+    """Return all workloads."""
     counts = effort.counts
     changes = [f"{part} by {change}" for change in _CHANGES for part in ("one", "a tenth", "all")]
     in_selectors = [*_STATES, *(f"one by {change}" for change in _CHANGES)]
@@ -140,8 +141,8 @@ int c_loop_run(c_loop *loop, int changed, int timeout, long times);
 _c_module: Any = None
 
 
-def compiled_c_loop(directory: str) -> str:
-    """Compile the loop, and return the path of the module."""
+def compile_c_loop(directory: str) -> str:
+    """Compile c_loop.c, and return the path of the module."""
     builder = FFI()
     builder.cdef(_C_DECLARATIONS)
     source = Path(__file__).with_name("c_loop.c").read_text("utf-8")
@@ -150,7 +151,7 @@ def compiled_c_loop(directory: str) -> str:
 
 
 def load_c_loop(path: str) -> None:
-    """Load the module that compiled_c_loop() made, in each process that measures."""
+    """Load the module that compile_c_loop() has created."""
     global _c_module
     spec = importlib.util.spec_from_file_location("_c_loop", path)
     assert spec is not None
@@ -160,17 +161,16 @@ def load_c_loop(path: str) -> None:
 
 
 def _c_loop(masks: dict[int, int], ready: int, changed: int = 0, timeout: int = 0) -> Timed:
-    """Return the loop over these descriptors, so many of which are ready."""
+    """Return the C loop over these descriptors, which checks the number of ready ones."""
     ffi, lib = _c_module.ffi, _c_module.lib
     loop = ffi.gc(lib.c_loop_new(list(masks), list(masks.values()), len(masks)), lib.c_loop_free)
     run = lib.c_loop_run
 
     def timed(number: int) -> float:
-        begun = thread_time()
+        start = thread_time()
         found = run(loop, changed, timeout, number)
-        seconds = thread_time() - begun
-        if found != ready:
-            raise RuntimeError(f"the C loop found {found} ready and not {ready}")
+        seconds = thread_time() - start
+        _check("the C loop", found, ready)
         return seconds
 
     return timed
@@ -188,8 +188,8 @@ SELECTORS: dict[str, Callable[[], selectors.BaseSelector]] = {
 if hasattr(selectors, "EpollSelector"):
     SELECTORS["selectors.EpollSelector"] = selectors.EpollSelector
 
-# For orientation: where they are installed, and for as many as they poll within milliseconds.
-# gevent's finds at most 64 at a time.
+# Compared if they are installed, with at most as many descriptors as they poll within milliseconds.
+# gevent reports at most 64 at a time.
 OTHERS: dict[str, Callable[[], Any]] = {}
 MISSING = []
 for _module, _class in ("gevent.select", "poll"), ("zmq", "Poller"):
@@ -199,7 +199,7 @@ for _module, _class in ("gevent.select", "poll"), ("zmq", "Poller"):
         MISSING.append(f"{_module}.{_class}")
 _MOST_FOR_OTHERS = 1_000
 
-# What is not polled need not be open. CPython has ready-made ints up to 256.
+# Descriptors that are not polled need not be open. Above the ints that CPython caches.
 _FIRST = 257
 
 _STATEMENTS = {
@@ -221,11 +221,11 @@ Subjects = dict[str, Timed]
 
 @contextmanager
 def _opened(kind: str, count: int, ready: int = 0) -> Iterator[dict[int, int]]:
-    """Open so many descriptors, make some of them ready, and yield their masks in order.
+    """Open *count* descriptors, make *ready* of them ready, and yield their masks in order.
 
-    Both ends of each pipe and each pair of sockets are among them: else 10,000 would not fit into
-    a limit of 20,000. For the kernel each is a file of its own, to be looked at by itself. The
-    writing end of a pipe is polled for input, which it never has; or, to be ready, for output.
+    They include both ends of each pipe and socket pair. Otherwise, 10,000 would not fit into a
+    limit of 20,000. The kernel checks each end separately. Writing ends of pipes are polled for
+    output if they are to be ready, and otherwise for input, which they never have.
     """
     ends: list[int] = []
     try:
@@ -236,7 +236,7 @@ def _opened(kind: str, count: int, ready: int = 0) -> Iterator[dict[int, int]]:
                 ends += (end.detach() for end in socket.socketpair())
         masks = dict.fromkeys(ends[:count], POLLIN)
         for number in range(ready):
-            # All, or such reading ends as are spread evenly over the set.
+            # All ends, or reading ends that are spread evenly over the set.
             place = number if ready == count else (2 * number + 1) * count // (2 * ready) & ~1
             if kind == "pipes" and place % 2:
                 masks[ends[place]] = POLLOUT
@@ -248,14 +248,14 @@ def _opened(kind: str, count: int, ready: int = 0) -> Iterator[dict[int, int]]:
             os.close(fd)
 
 
-def _check(subject: Any, found: int, ready: int) -> None:
-    """Raise RuntimeError if the subject did not find what is ready."""
+def _check(subject: object, found: int, ready: int) -> None:
+    """Raise RuntimeError if the subject has not found the ready descriptors."""
     if found != ready:
-        raise RuntimeError(f"{subject!r} found {found} ready and not {ready}")
+        raise RuntimeError(f"{subject} found {found} descriptors ready, expected {ready}")
 
 
 def _registered(new: Callable[[], Any], masks: dict[int, int], ready: int | None = None) -> Any:
-    """Return a new poller with these descriptors, of which it has found so many ready."""
+    """Return a new poller with these descriptors, after checking how many it finds ready."""
     poller = new()
     for fd, mask in masks.items():
         poller.register(fd, mask)
@@ -265,17 +265,17 @@ def _registered(new: Callable[[], Any], masks: dict[int, int], ready: int | None
 
 
 def _methods(poller: Any, *names: str) -> dict[str, object]:
-    """Return the methods of these names, bound to the poller."""
+    """Return the bound methods with these names."""
     return {name: getattr(poller, name) for name in names}
 
 
 def _changing(
     poller: Any, change: str, fds: list[int], masks: tuple[int, int], changed: int, then: str
 ) -> Timed:
-    """Return a loop that changes so many of the descriptors and then calls a method with 0.
+    """Return a loop that changes *changed* descriptors, and then calls method *then* with 0.
 
-    It takes them in random order, giving each the first mask, and the second one when it comes
-    around to it again: so a modification is one.
+    It cycles through the descriptors in random order, and alternates between the two masks, so that
+    each modify() changes the mask.
     """
     statement = _STATEMENTS[change]
     order = random.Random(0).sample(fds, len(fds))
@@ -331,7 +331,7 @@ def _register(workload: Workload) -> Iterator[Subjects]:
 
 
 def _halved(twice: Timed) -> Timed:
-    """Return the time of one for a loop that does two at once."""
+    """Return a subject that does one piece of work, from one that does two."""
     return lambda number: twice(number) / 2
 
 
@@ -340,8 +340,8 @@ def _call(workload: Workload) -> Iterator[Subjects]:
     fds = range(_FIRST, _FIRST + workload.count)
     constants = {"fd": fds[workload.count // 2], "mask": POLLIN | POLLPRI, "next_mask": POLLIN}
     statement = _STATEMENTS[workload.name]
-    # Two masks in turn, so that a modification is one, from no iterator: that would take PyPy
-    # as long as the call.
+    # Alternate between two masks, so that each modify() changes the mask. An iterator over them
+    # would take PyPy as long as the call.
     statement = f"{statement}\n{statement.replace('mask', 'next_mask')}"
     subjects = {}
     for name, new in POLLERS.items():
@@ -398,7 +398,7 @@ def _selector(workload: Workload) -> Iterator[Subjects]:
                 selector.register(fd, EVENT_WRITE if mask == POLLOUT else EVENT_READ)
             _check(selector, len(selector.select(0)), ready)
             if change:
-                # Reading ends alone, for the others are ready to be written to.
+                # Only reading ends, because the others are ready for writing.
                 events = EVENT_READ | EVENT_WRITE, EVENT_READ
                 subjects[name] = _changing(
                     selector, change, list(masks)[::2], events, number, "select"
@@ -456,5 +456,5 @@ _SECTIONS: dict[str, Callable[[Workload], AbstractContextManager[Subjects]]] = {
 
 
 def subjects_of(workload: Workload) -> AbstractContextManager[Subjects]:
-    """Return who does this work, for as long as the context lasts; pypoll comes first."""
+    """Return a context manager that yields the subjects of a workload, pypoll first."""
     return _SECTIONS[workload.section](workload)

@@ -1,9 +1,9 @@
-"""How subjects are timed beside each other, and what is made of the times.
+"""How subjects are timed, and how their times are compared.
 
-It is pyperf's method (loops calibrated to a turn, a warm-up, several processes) but for two things.
-The subjects take turns of milliseconds, and a ratio is one of two turns in the same round: what
-else the machine does, and the caches and clocks it changes, then befalls both. And the clock is the
-processor time of the thread, which stops while others run; nothing that is measured here waits.
+The method is that of pyperf (calibrated loops, a warm-up and several processes), with two
+differences. Subjects take turns of 2 ms, and a ratio compares two turns of the same round, so that
+other work on the machine affects both. The clock is the processor time of the thread, which does
+not count while other threads run; nothing that is measured here waits.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from textwrap import indent
 from time import thread_time
 from typing import Any, Callable
 
-# Does its work so many times, and returns the seconds that this took.
+# A function that does its work the given number of times, and returns the seconds that this took.
 Timed = Callable[[int], float]
-Turns = dict[str, list[float]]  # seconds a call, round by round
+Times = dict[str, list[float]]  # seconds per call, one for each round
 Figures = dict[str, float]
 
 _TURN_SECONDS = 0.002
 _FEWEST_ROUNDS = 3
 
-# Each subject has a compiled loop of its own, so that PyPy's traces and CPython's caches of one
-# are not the other's. The result is dropped, as timeit does: PyPy may then spare itself the
-# list for one ready descriptor, which is 0.03 of the ratio there. The loop by itself takes 4 ns a
-# call on CPython and less than 1 ns on PyPy, which is not subtracted.
+# Each subject is compiled separately, so that subjects do not share PyPy's traces and CPython's
+# inline caches. Results are dropped, as by timeit, so PyPy may not create the list for one ready
+# descriptor, which changes the ratio by 0.03. The loop itself takes 4 ns per call on CPython and
+# less than 1 ns on PyPy, which is not subtracted.
 _LOOP = """\
 def timed(number, {names}):
     items = {items}
@@ -41,9 +41,9 @@ def timed(number, {names}):
 def loop(
     statement: str, names: dict[str, object], target: str = "_", each: Iterator[Any] | None = None
 ) -> Timed:
-    """Return a loop over a statement, in which the names are local variables.
+    """Return a loop that repeats a statement, in which the names are local variables.
 
-    The target takes the items of *each* one after the other, from one turn to the next.
+    The target is assigned the items of *each* in turn. The next call continues with the next item.
     """
     bound = {**names, "_each": each, "_clock": thread_time, "_islice": islice, "_repeat": repeat}
     source = _LOOP.format(
@@ -53,12 +53,12 @@ def loop(
         body=indent(statement, " " * 8),
     )
     exec(compile(source, "<loop>", "exec"), bound)
-    timed: Timed = bound["timed"]  # type: ignore[assignment] # exec has put it there
+    timed: Timed = bound["timed"]  # type: ignore[assignment] # exec() defined it
     return timed
 
 
 def _calls_in_a_turn(subject: Timed, warm_up: float) -> int:
-    """Warm the subject up, and return how many of its calls make a turn."""
+    """Warm up the subject, and return how many of its calls take one turn."""
     warm = thread_time() + warm_up
     number = 1
     while True:
@@ -69,23 +69,23 @@ def _calls_in_a_turn(subject: Timed, warm_up: float) -> int:
             return max(1, round(number * _TURN_SECONDS / seconds))
 
 
-def take_turns(subjects: dict[str, Timed], seconds: float, warm_up: float) -> Turns:
-    """Let the subjects take turns, in each round in another order, for so many seconds."""
+def take_turns(subjects: dict[str, Timed], seconds: float, warm_up: float) -> Times:
+    """Time the subjects in turns, in random order in each round, until the seconds have passed."""
     numbers = {name: _calls_in_a_turn(subject, warm_up) for name, subject in subjects.items()}
-    turns: Turns = {name: [] for name in subjects}
+    times: Times = {name: [] for name in subjects}
     order = list(subjects)
     end = thread_time() + seconds
     rounds = 0
     while rounds < _FEWEST_ROUNDS or thread_time() < end:
         random.shuffle(order)
         for name in order:
-            turns[name].append(subjects[name](numbers[name]) / numbers[name])
+            times[name].append(subjects[name](numbers[name]) / numbers[name])
         rounds += 1
-    return turns
+    return times
 
 
 def figures(values: Sequence[float]) -> Figures:
-    """Return the median of the values, their quartiles and the least one."""
+    """Return the median, the quartiles and the minimum of the values."""
     lower, median, upper = statistics.quantiles(values, n=4, method="inclusive")
     return {
         "median": round(median, 4),
@@ -96,7 +96,7 @@ def figures(values: Sequence[float]) -> Figures:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Figures:
-    """Return the ratio of two subjects: over the rounds, and of their best turns."""
+    """Return the ratios of two subjects in all rounds, and the ratio of their best times."""
     paired = figures([one / other for one, other in zip(ours, theirs)])
     paired["of the minima"] = round(min(ours) / min(theirs), 4)
     del paired["minimum"]

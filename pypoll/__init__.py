@@ -1,4 +1,4 @@
-"""poll() for Python, to the nanosecond: a drop-in for ``select.poll``."""
+"""poll() for Python: a drop-in replacement for ``select.poll``."""
 
 if __name__ != "pypoll":
     raise ImportError(

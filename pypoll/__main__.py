@@ -1,4 +1,4 @@
-"""``python -m pypoll``: a report for bug tickets."""
+"""``python -m pypoll`` prints what a bug report needs: versions, system and constants."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def c_library() -> str:
 
 
 def report() -> Report:
-    """Return the versions, the system and the constants."""
+    """Return the versions, the system and the constants, by name."""
     return {
         "pypoll": __version__,
         "python": f"{platform.python_implementation()} {' '.join(sys.version.split())}",
@@ -41,7 +41,7 @@ def report() -> Report:
 
 
 def as_text(facts: Report) -> str:
-    """Return the report in columns."""
+    """Return the report as text, one fact per line."""
     lines = []
     for name, fact in facts.items():
         if isinstance(fact, dict):
@@ -56,7 +56,7 @@ def as_text(facts: Report) -> str:
 def main() -> None:
     """Print the report."""
     parser = argparse.ArgumentParser(
-        prog="python -m pypoll", description="Print a report to add to a bug ticket about pypoll."
+        prog="python -m pypoll", description="Print facts to include in a bug report about pypoll."
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     facts = report()

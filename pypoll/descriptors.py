@@ -1,4 +1,4 @@
-"""Conversion of descriptors and file objects to plain ints."""
+"""Conversion of file descriptors and file objects to plain ints."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
     """Return the number of a descriptor, or of an object with a ``fileno()`` that returns one.
 
     An int is used as it is, even if it has a ``fileno``. A bool emits a RuntimeWarning, as in
-    CPython 3.13 and later (issue 82626). *stacklevel* says which caller the warning names.
+    CPython 3.13 and later (CPython issue 82626). *stacklevel* is that of the warning.
 
-    Raises TypeError for anything else, ValueError for a negative number and OverflowError for a
+    Raises TypeError for anything else, ValueError for a negative number, and OverflowError for a
     number that does not fit a C int. Exceptions of ``fileno()`` propagate.
 
     >>> descriptor(3)
@@ -50,6 +50,6 @@ def descriptor(fd: FileDescriptorLike, stacklevel: int = 3) -> int:
             f"file descriptor {shown(number)} does not fit a C int: expected 0 to {MAX_DESCRIPTOR}"
         )
     if number < 0:
-        cause = "" if isinstance(fd, int) else f": {shown(fd)} is closed, or has none"
+        cause = "" if isinstance(fd, int) else f": {shown(fd)} is closed or has none"
         raise ValueError(f"file descriptor cannot be a negative integer ({number}){cause}")
     return number

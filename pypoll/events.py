@@ -1,4 +1,4 @@
-"""The constants, event masks, and `PollEvent`."""
+"""The POLL* constants, event masks and `PollEvent`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def event_mask(mask: SupportsIndex) -> int:
     """Return an event mask as a plain int.
 
     Accepts an int from 0 to 65535, because poll(2) takes 16 bits, or an object whose
-    ``__index__()`` returns one. Raises TypeError for anything else, ValueError if it is negative
-    and OverflowError if it is too large.
+    ``__index__()`` returns one. Raises TypeError for anything else, ValueError if the number is
+    negative, and OverflowError if it is too large.
 
     >>> event_mask(PollEvent(17))
     17
@@ -56,13 +56,13 @@ def event_mask(mask: SupportsIndex) -> int:
 
 
 class EventFlag(IntFlag):
-    """An IntFlag whose text is the same in every Python version."""
+    """An IntFlag whose str() and repr() are the same in every Python version."""
 
     def __str__(self) -> str:
         value = left = int(self)
         names = []
         for name, bits in CONSTANTS.items():
-            # Some systems have two names for one bit, such as POLLOUT and POLLWRNORM.
+            # Some systems have two names for the same bit, such as POLLOUT and POLLWRNORM.
             if left & bits:
                 names.append(name)
                 left &= ~bits
@@ -78,7 +78,7 @@ class EventFlag(IntFlag):
 
 
 if TYPE_CHECKING:
-    # For type checkers: the names that every system has, then those of each system.
+    # For type checkers: the names that every system has, then those of single systems.
     POLLIN: int
     POLLPRI: int
     POLLOUT: int
@@ -105,7 +105,7 @@ if TYPE_CHECKING:
         POLLSTANDARD: int
 
     class PollEvent(EventFlag):
-        """An event mask, or the events of a descriptor, that shows its names."""
+        """An event mask, or the events of a descriptor, shown by name."""
 
         POLLIN = auto()
         POLLPRI = auto()
@@ -136,10 +136,10 @@ else:
     __all__ = list(CONSTANTS)
 
     PollEvent = EventFlag("PollEvent", CONSTANTS, module="pypoll")
-    PollEvent.__doc__ = """An event mask, or the events of a descriptor, that shows its names.
+    PollEvent.__doc__ = """An event mask, or the events of a descriptor, shown by name.
 
-    poll() returns plain ints. Convert them to read them. Bits without a name are kept, and
-    shown as a number.
+    poll() returns plain ints; PollEvent(event) makes them readable. Bits without a name are kept
+    and shown as a number.
 
     >>> PollEvent(17)
     <PollEvent.POLLIN|POLLHUP: 17>

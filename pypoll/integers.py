@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def plain(number: int) -> int:
-    """Return the value that C sees, even if a subclass overrides its methods.
+    """Return the value of an int as a plain int, even if it is a subclass that overrides methods.
 
-    ``int(number)`` calls the subclass, and on PyPy so does ``int.__index__(number)``.
+    ``int(number)`` calls methods of the subclass. On PyPy, so does ``int.__index__(number)``.
     """
     return int.__add__(number, 0)
 
 
 def index(value: SupportsIndex, name: str) -> int:
-    """Return *value* as a plain int, or raise TypeError if it is not one.
+    """Return *value* as a plain int, or raise TypeError if it is not an int.
 
-    *name* is what the message calls the value. Exceptions of ``__index__()`` propagate.
+    *name* is the name of the value in the message. Exceptions of ``__index__()`` propagate.
     """
     try:
         return plain(operator.index(value))

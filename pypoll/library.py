@@ -1,9 +1,9 @@
-"""The compiled module, checked to be of the same version as the Python code."""
+"""Imports the compiled module, and checks that its version matches the Python code."""
 
 from __future__ import annotations
 
 try:
-    # The compiled module imports it too, but freezers such as PyInstaller cannot see that.
+    # The compiled module imports this too, but freezers such as PyInstaller cannot see that.
     import _cffi_backend  # noqa: F401
 
     from pypoll._shim import ffi, lib
@@ -38,8 +38,8 @@ except ModuleNotFoundError as _error:
 __all__ = ["__version__", "ffi", "lib"]
 
 __version__ = "0.2.0"
-# Checked before anything else is used: a compiled module of another version may lack functions, or
-# lay out its structures differently.
+# Check this first: a compiled module of another version may lack functions, or have structures of
+# another layout.
 _compiled_version = ffi.string(lib.pypoll_version()).decode()
 if _compiled_version != __version__:
     raise ImportError(

@@ -1,4 +1,4 @@
-"""Short text for any value in an error message."""
+"""Text for the values in error messages."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import reprlib
 
 LONGEST = 200
 
-# Shortens long containers, and shows all of a value that fits.
+# Abbreviates long containers, but shows everything that fits into LONGEST characters.
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = LONGEST + 1
 
-# The real name of a class, even if a metaclass overrides it.
+# Returns the real name of a class, even if a metaclass overrides __name__.
 _name_of = type.__dict__["__name__"].__get__
 
 
 def shown(value: object) -> str:
-    """Return a short repr of any value.
+    """Return a short repr of any value, without raising an exception.
 
-    An error message must not fail itself: int refuses to print very many digits, and a repr may
-    raise any exception. An object without its own repr is shown by its type.
+    A plain repr() fails for an int with too many digits, and if the value's repr raises. An object
+    without its own repr is shown by its type.
 
     >>> shown("x"), shown(-1), shown(10**5000), shown(object())
     ("'x'", '-1', 'an int of 16610 bits', 'an object')
     """
     if type(value) is int and -(10**18) < value < 10**18:
-        return repr(value)  # the most common case, ten times as fast
+        return repr(value)  # the common case; ten times as fast
     name = _name_of(type(value))
     if type(name) is not str:
         name = "object"
@@ -37,7 +37,7 @@ def shown(value: object) -> str:
             text = _repr.repr(value)
     except Exception:
         text = None
-    # A subclass of str may return a wrong length, which PyPy trusts.
+    # A subclass of str may report a wrong length, and PyPy relies on it.
     if type(text) is not str:
         text = f"{article} {name}"
     return text if len(text) <= LONGEST else text[:LONGEST] + "..."

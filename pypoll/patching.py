@@ -11,22 +11,22 @@ from pypoll.poller import Poll
 
 
 def install() -> None:
-    """Replace ``select.poll`` with that of pypoll for the whole process.
+    """Replace ``select.poll`` with pypoll's for the whole process.
 
-    Use it for a program that you did not write, and call it before the program starts. From then
-    on ``select.poll()`` returns a `Poll`, and ``selectors.PollSelector`` waits in one. So do
-    subprocess, multiprocessing and socketserver, even if they are imported already. On PyPy, no
-    library's poll() spins for timeouts below a millisecond or ends early after a signal. POLL*
-    constants that the interpreter's select module lacks are added.
+    Use this for a program that you did not write, and call it before the program starts. Afterwards
+    ``select.poll()`` returns a `Poll`, and ``selectors.PollSelector`` uses one. So do subprocess,
+    multiprocessing and socketserver, even if they are already imported. On PyPy, this also mends
+    poll() in libraries: it no longer spins for timeouts below a millisecond, or returns early after
+    a signal. POLL* constants that the interpreter's select module lacks are added to it.
 
-    It does not affect existing objects, or modules that have already run ``from select import
-    poll``. Nor does it affect asyncio, whose default selector is epoll or kqueue: pass a
-    `PollSelector` to its loop.
+    Existing objects, and modules that have already run ``from select import poll``, do not change.
+    Neither does asyncio, whose default selector is epoll or kqueue: pass a `PollSelector` to its
+    loop.
 
-    You may call it from any thread and more than once. Importing pypoll never calls it.
+    You can call this from any thread and more than once. Importing pypoll does not call it.
 
     Raises RuntimeError if ``select.poll`` is neither the interpreter's nor pypoll's. gevent and
-    eventlet replace or remove it. A wait in a `Poll` would block all greenlets of the thread.
+    eventlet replace or remove it, because a wait in a `Poll` blocks all greenlets of the thread.
     """
     found = getattr(select, "poll", None)
     if found is not Poll and not isinstance(found, BuiltinFunctionType):

@@ -1,7 +1,7 @@
-"""The interpreter's select module, with pypoll's ``poll`` and constants in it.
+"""The interpreter's select module, with pypoll's ``poll`` and constants.
 
-A program that imports select changes one line: ``from pypoll import select``. Everything else of
-that module, such as ``select.error``, ``select.select`` and ``select.epoll``, is here too.
+To use it, replace ``import select`` with ``from pypoll import select``. Everything else in the
+select module, such as ``select.error``, ``select.select`` and ``select.epoll``, is here too.
 """
 
 from select import *  # noqa: F403 - the names depend on the system

@@ -32,10 +32,10 @@ EVENT_HANGUP = 8
 
 _PYPY = sys.implementation.name == "pypy"
 
-# What the shim returns if the set has no room.
+# What the C code returns if the set has no room.
 _TOO_SMALL = -ENOSPC, -ENOMEM
 
-# As in poller.py: a literal 0, which needs no conversion.
+# A literal 0 is this object, as in poller.py.
 _ZERO = 0
 
 _POLLIN = CONSTANTS["POLLIN"]
@@ -56,12 +56,12 @@ _MASKS = {
 Ready = tuple[int, int]
 Pair = tuple[SelectorKey, int]
 
-# SelectorKey(...) calls this from a Python function, which takes twice as long.
+# Takes half the time of SelectorKey(...), a Python function that calls this.
 _new_key = tuple.__new__
 
 
 class _Reported(dict[int, list[int]]):
-    """For each event of poll(): what select() reports, indexed by the events of the key."""
+    """Maps an event of poll() to the list of what select() reports, indexed by the key's events."""
 
     def __missing__(self, event: int) -> list[int]:
         ready = (
@@ -70,7 +70,8 @@ class _Reported(dict[int, list[int]]):
             | (EVENT_URGENT if event & _POLLPRI else 0)
         )
         if event & ~(_POLLIN | _POLLOUT | _POLLPRI):
-            # A hang-up or an error. A key without EVENT_HANGUP reports it as all of its events.
+            # A hang-up or an error. It is reported as all of the key's events, unless the key has
+            # EVENT_HANGUP.
             reported = [
                 asked & (ready | EVENT_HANGUP) if asked & EVENT_HANGUP else asked
                 for asked in _MASKS
@@ -85,10 +86,10 @@ _reported = _Reported()
 
 
 class _Pairs(dict[Ready, Pair]):
-    """A cache from results of poll() to results of select().
+    """A cache that maps results of poll() to results of select().
 
-    A busy server gets the same few events of the same descriptors again and again. Looking them up
-    runs no bytecode, and takes half the time of a loop with 100 ready.
+    A busy server gets the same few events of the same descriptors again and again. A lookup runs no
+    bytecode. With 100 descriptors ready, it takes half the time of a loop.
     """
 
     def __init__(self, keys: dict[int, SelectorKey]) -> None:
@@ -105,12 +106,12 @@ class _Pairs(dict[Ready, Pair]):
         return pair
 
 
-# With at least this many ready descriptors, _Pairs is faster than a loop; on PyPy never.
+# With at least this many descriptors ready, _Pairs is faster than a loop. On PyPy, it never is.
 _MANY_READY = sys.maxsize if _PYPY else 8
 
 
 class _Registered(Mapping["Any", SelectorKey]):
-    """The keys by file object or descriptor, as get_map() returns them."""
+    """The mapping of file objects and descriptors to keys that get_map() returns."""
 
     def __init__(self, selector: PollSelector) -> None:
         self._selector = selector
@@ -124,7 +125,7 @@ class _Registered(Mapping["Any", SelectorKey]):
     def get(
         self, fileobj: pypoll.types.FileDescriptorLike, default: object = None
     ) -> pypoll.types.Any:
-        """Return the key of a file object or *default*. asyncio calls it at each add_reader()."""
+        """Return the key of a file object, or *default*. add_reader() of asyncio calls this."""
         if type(fileobj) is not int or fileobj < 0:
             fileobj = self._selector._fd_of(fileobj)
         return self._selector._fd_to_key.get(fileobj, default)
@@ -134,20 +135,21 @@ class _Registered(Mapping["Any", SelectorKey]):
 
 
 class PollSelector(BaseSelector):
-    """A ``selectors.BaseSelector`` over `Poll`: a selector for asyncio and for busy servers.
+    """A selector that uses `Poll`, for asyncio and for busy servers.
 
-    It accepts what ``selectors.PollSelector`` accepts. In addition, select() waits to the
-    nanosecond instead of rounding up to a millisecond; there are EVENT_URGENT and EVENT_HANGUP;
-    an InterruptedError that a signal handler raises propagates (CPython issue 120001); and it has
-    none of the faults of PyPy's poll().
+    It accepts what ``selectors.PollSelector`` accepts, and differs as follows. The timeout of
+    select() has nanosecond resolution, and is not rounded up to milliseconds. There are two more
+    events, EVENT_URGENT and EVENT_HANGUP. An InterruptedError that a signal handler raises
+    propagates (CPython issue 120001). It has none of the faults of PyPy's poll().
 
-    EVENT_URGENT is POLLPRI: out-of-band data, sysfs and GPIO value files, packet mode of a pty.
+    EVENT_URGENT is POLLPRI: out-of-band data, a change of a sysfs or GPIO value file, or packet
+    mode of a pty.
 
-    EVENT_HANGUP wakes on a hang-up, an error or an invalid descriptor without asking to read, and
-    is reported apart from readiness. A server can use it to stop work for a client that has
-    gone. Without it, a hang-up or an error is reported as all events that the key asks for.
+    EVENT_HANGUP reports a hang-up, an error or an invalid descriptor, even if the key does not
+    have EVENT_READ. A server can use it to stop working for a client that has disconnected.
+    Without EVENT_HANGUP, select() reports these conditions as all events of the key.
 
-    Any thread may register, modify and unregister while another one selects.
+    Any thread can register, modify and unregister while another one is in select().
 
     >>> import socket
     >>> left, right = socket.socketpair()
@@ -161,20 +163,20 @@ class PollSelector(BaseSelector):
     ([('client', 1)], True)
     >>> left.close()
 
-    With asyncio, use ``asyncio.SelectorEventLoop(pypoll.PollSelector())``. From Python 3.12 on, a
-    function that returns this can be the ``loop_factory`` of ``asyncio.run()``.
+    With asyncio, use ``asyncio.SelectorEventLoop(pypoll.PollSelector())``. In Python 3.12 and
+    later, pass a function that returns such a loop to ``asyncio.run()`` as *loop_factory*.
     """
 
-    # The standard library's names, which its tests and some programs look for.
+    # The standard library's names, because its tests and some programs use them.
     _selector_cls = Poll
     if TYPE_CHECKING:
         _fd_to_key: dict[int, SelectorKey]
 
     def __init__(self) -> None:
         """Create a selector with nothing registered."""
-        # The keys are authoritative, and the set of the Poll is updated to match. A descriptor is
-        # in _unsettled while its key is being changed, and stays there if an exception interrupts
-        # the change. The next select() then updates the set.
+        # The keys are authoritative, and the set of the Poll is updated to match them. A descriptor
+        # is in _unsettled while its key is being changed. If an exception interrupts the change, it
+        # stays there, and the next select() updates the set.
         self._fd_to_key = {}
         self._unsettled: set[int] = set()
         self._pairs: _Pairs | None = None
@@ -182,14 +184,14 @@ class PollSelector(BaseSelector):
         self._selector = self._selector_cls()
         # None if it is an instance of a subclass, which may override any method.
         self._set = self._selector._pypoll_set if type(self._selector) is Poll else None
-        # On PyPy a call of the shim takes longer than the standard selector's register(). So
-        # changes are left to select(), which often finds that nothing is left to do.
+        # On PyPy, a call of the C code takes longer than the standard selector's register(). So
+        # select() applies the changes, and often finds that a later one has undone them.
         self._lazy = _PYPY and self._set is not None
         self._add: Callable[[int, int], int | None]
         self._remove: Callable[[int], int | None]
         if self._set is not None and not _PYPY:
-            # Without calls of Poll's methods, register() and unregister() are 25 % faster. These
-            # functions return an error or 0.
+            # Calling C directly makes register() and unregister() 25 % faster. These functions
+            # return 0 or an error number.
             self._add = partial(lib.pypoll_register, self._set)
             self._remove = partial(lib.pypoll_unregister, self._set)
         else:
@@ -201,9 +203,9 @@ class PollSelector(BaseSelector):
     ) -> SelectorKey:
         """Register a file object, or a descriptor, for some events.
 
-        *fileobj* is an int or an object whose ``fileno()`` returns something that ``int()`` takes.
-        *events* combines EVENT_READ, EVENT_WRITE, EVENT_URGENT and EVENT_HANGUP. *data* is kept in
-        the key.
+        *fileobj* is an int or an object whose ``fileno()`` returns a value that ``int()`` accepts.
+        *events* combines EVENT_READ, EVENT_WRITE, EVENT_URGENT and EVENT_HANGUP. *data* is stored
+        in the key.
 
         Returns the SelectorKey. Raises ValueError if *events* or *fileobj* is invalid, TypeError
         if *events* is not an int, KeyError if *fileobj* is already registered, and MemoryError if
@@ -225,7 +227,7 @@ class PollSelector(BaseSelector):
             keys[fd] = key
             self._pairs = None
             if self._lazy:
-                self._unsettled.add(fd)  # another thread's select() may have settled the old state
+                self._unsettled.add(fd)  # another thread may have settled it before the change
                 return key
             if self._add(fd, _MASKS[events]):
                 self._selector.register(fd, _MASKS[events])
@@ -257,8 +259,8 @@ class PollSelector(BaseSelector):
             raise KeyError(f"{shown(fileobj)} is not registered")
         self._unsettled.add(fd)
         if not self._lazy:
-            # Remove it from the set first. While the key exists, no other thread can register the
-            # same number, which this would undo.
+            # Remove it from the set before the key. While the key exists, no other thread can
+            # register the same descriptor. After that, this would undo the registration.
             try:  # noqa: SIM105 - suppress() takes 0.3 us
                 self._remove(fd)
             except KeyError:
@@ -269,8 +271,8 @@ class PollSelector(BaseSelector):
             try:
                 self._unsettled.remove(fd)
             except KeyError:
-                self._unsettled.add(fd)  # a select() has put it back into the set
-        # Another thread may have removed the key first, and one may have registered fd anew.
+                self._unsettled.add(fd)  # a select() has added it to the set again
+        # Other threads may have removed the key first, or registered fd again.
         if self._lazy or key is not known or fd in keys:
             self._unsettled.add(fd)
         if key is None:
@@ -282,12 +284,12 @@ class PollSelector(BaseSelector):
     ) -> SelectorKey:
         """Change the events or the data of a registered file object.
 
-        *events* may be 0, which is a pause: the key stays, but nothing is reported, not even a
-        hang-up, until the next modify().
+        If *events* is 0, the file object is paused: it stays registered, but until the next
+        modify() nothing is reported, not even a hang-up.
 
         Returns the new key. Raises the exceptions of unregister(), ValueError or TypeError if
-        *events* is invalid, and MemoryError if memory runs out; then, as with the standard
-        selectors, the file object is no longer registered.
+        *events* is invalid, and MemoryError if memory runs out. After a MemoryError, the file
+        object is no longer registered, as with the standard selectors.
         """
         if type(events) is not int or not 0 <= events < 16:
             events = _checked_events(events, 0)
@@ -301,7 +303,7 @@ class PollSelector(BaseSelector):
         keys[fd] = changed
         self._pairs = None
         if self._lazy or events == key.events:
-            # Another thread may have changed the events since, so the next select() settles it.
+            # Another thread may have changed the events meanwhile, so the next select() settles it.
             self._unsettled.add(fd)
             return changed
         try:
@@ -311,7 +313,7 @@ class PollSelector(BaseSelector):
             elif self._set is None and key.events:
                 try:
                     self._selector.modify(fd, _MASKS[events])
-                except FileNotFoundError:  # another thread has taken it out
+                except FileNotFoundError:  # another thread has removed it
                     self._selector.register(fd, _MASKS[events])
             elif self._add(fd, _MASKS[events]):
                 self._selector.register(fd, _MASKS[events])
@@ -327,18 +329,19 @@ class PollSelector(BaseSelector):
     def select(self, timeout: pypoll.types.Timeout = None) -> list[Pair]:
         """Wait until a registered file object is ready.
 
-        *timeout* is any real number of seconds. None and infinity wait indefinitely, zero and
-        negative numbers do not wait. The wait is never shorter than asked. It is not rounded up
-        either, except to a millisecond on macOS, which lacks ppoll(2).
+        *timeout* is any real number of seconds. None and infinity wait indefinitely; zero and
+        negative numbers do not block. The wait never times out early. Timeouts have nanosecond
+        resolution, except on macOS: it lacks ppoll(2), so they are rounded up to the next
+        millisecond.
 
-        Returns a list of (key, events), one for each file object that is ready, in the order of
-        registration; one that was paused comes last. Without EVENT_HANGUP in a key's events, a
-        hang-up or an error is reported as all of them.
+        Returns a list of (key, events), one for each ready file object, in the order of
+        registration. A file object that was paused comes last. A hang-up or an error is reported
+        as all events of the key, unless they include EVENT_HANGUP.
 
         Raises the exceptions of Poll.poll() and those of signal handlers.
         """
         if self._lazy:
-            # From here on, changes by a signal handler take effect in this wait.
+            # So changes by a signal handler take effect in this wait.
             self._lazy = False
             try:
                 return PollSelector.select(self, timeout)
@@ -362,7 +365,7 @@ class PollSelector(BaseSelector):
         keys = self._fd_to_key
         count = len(ready)
         if count == 1:
-            # The most common result. Without the loop, it is 6 % faster.
+            # The most common result; 6 % faster without the loop below.
             fd, event = ready[0]
             key = keys.get(fd)
             if key is not None and (events := _reported[event][key.events]):
@@ -371,10 +374,10 @@ class PollSelector(BaseSelector):
         if count >= _MANY_READY:
             pairs = self._pairs
             if pairs is not None:
-                with suppress(KeyError):  # raised if a key is gone
+                with suppress(KeyError):  # a key was removed
                     return list(map(pairs.__getitem__, ready))
             else:
-                # Created before any key is read, so a change of a key discards its pairs.
+                # Create it before reading any key, so that a change of a key discards its pairs.
                 self._pairs = _Pairs(keys)
         found = []
         for fd, event in ready:
@@ -401,20 +404,20 @@ class PollSelector(BaseSelector):
         return self._key_of(fileobj)
 
     def get_map(self) -> Mapping[pypoll.types.Any, SelectorKey]:
-        """Return a mapping of file objects to keys, which shows later changes too."""
+        """Return a mapping of file objects to keys, which reflects later changes."""
         return self._map  # type: ignore[return-value] # None after close(), as in selectors
 
     def _overriding_poll(self, limit: int) -> list[Ready]:
         """Call a subclass's poll(), which takes milliseconds, with a limit in nanoseconds."""
         if limit == NO_LIMIT:
             return self._selector.poll()
-        # A float of at most 2**53 ns is exact enough not to shorten the wait.
+        # Up to 2**53 ns, a float is exact enough not to shorten the wait.
         return self._selector.poll(
             0 if limit == NEGATIVE else limit / 1e6 if limit < 2**53 else -(-limit // 10**6)
         )
 
     def _fd_of(self, fileobj: pypoll.types.FileDescriptorLike) -> int:
-        """Return the descriptor of a file object, even if it is closed but registered."""
+        """Return the descriptor of a file object, even of a closed one if it is registered."""
         try:
             if isinstance(fileobj, int):
                 return descriptor(fileobj, stacklevel=4)
@@ -439,8 +442,8 @@ class PollSelector(BaseSelector):
         return key
 
     def _settle(self, fd: int) -> None:
-        """Make the set follow the key of an unsettled descriptor, whatever it was like before."""
-        self._pairs = None  # an exception may have stopped the change before it did so
+        """Update the set to match the key of an unsettled descriptor."""
+        self._pairs = None  # an exception may have interrupted the change before this
         error = 0
         while True:
             if self._set is not None:
@@ -448,8 +451,8 @@ class PollSelector(BaseSelector):
             key = self._fd_to_key.get(fd)
             mask = 0 if key is None else _MASKS[key.events]
             if self._set is not None:
-                # Another thread may be settling this too, or may have changed it since the key
-                # was read. Its newer mask must stay, because a third thread may wait with it.
+                # Another thread may be settling this descriptor too, or may have changed it since
+                # the key was read. Keep its newer mask, because a third thread may wait with it.
                 error = lib.pypoll_follow(self._set, changes, fd, mask)
             elif mask:
                 self._selector.register(fd, mask)
@@ -462,7 +465,7 @@ class PollSelector(BaseSelector):
                 self._unsettled.discard(fd)
                 if self._fd_to_key.get(fd) is key:
                     return
-                # Another thread may discard this as its own entry, so the loop does not rely on it.
+                # Repeat instead of relying on this entry: another thread may discard it as its own.
                 self._unsettled.add(fd)
 
 

@@ -1,6 +1,6 @@
 """Conversion of timeouts in milliseconds or seconds to whole nanoseconds.
 
-The shim computes the deadlines, because it reads the clock right before the system call.
+The C code computes the deadlines, because it reads the clock right before the system call.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 
 def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
-    """Return the nanoseconds in a timeout, rounded up; -1 for no limit, -2 if it is negative.
+    """Return a timeout in nanoseconds, rounded up; -1 if it is infinite, -2 if it is negative.
 
-    *timeout* is a real number of milliseconds, or of a *unit* given in nanoseconds. ``math.inf``
-    is no limit. A negative timeout is no limit to poll(), and no wait to a selector. Raises
-    TypeError if *timeout* is not a real number, ValueError if it is a NaN, and OverflowError above
-    2**63 - 1 nanoseconds.
+    *timeout* is a real number of milliseconds, or of *unit* nanoseconds. If it is negative, poll()
+    waits indefinitely and a selector does not wait.
+
+    Raises TypeError if *timeout* is not a real number, ValueError if it is a NaN, and OverflowError
+    above 2**63 - 1 nanoseconds.
 
     >>> nanoseconds(1.5)
     1500000
@@ -39,7 +40,7 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
     >>> nanoseconds(-0.5)
     -2
     """
-    # The most common cases, eight times as fast as the code below.
+    # The most common cases; eight times as fast as the code below.
     if type(timeout) is int and 0 <= timeout <= MAX_NANOSECONDS // unit:
         return timeout * unit
     if type(timeout) is float and 1e-6 <= timeout <= 1e9:
@@ -57,14 +58,14 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
                 f"timeout must be a real number of {UNITS[unit]} or None, not {shown(number)}"
             )
         number = float(number)
-    # Extreme values are recognized by the nearest float. The exact ratio of
-    # Decimal('1e-999999999') would fill the memory.
+    # Use the nearest float to recognize extreme values. The exact ratio of Decimal('1e-999999999')
+    # would exhaust memory.
     try:
         nearest = float(number)
     except OverflowError:
         nearest = math.inf if number > 0 else -math.inf
     except ValueError:
-        # float() refuses a Decimal that is a signaling NaN, with another message.
+        # float() raises ValueError for a signaling NaN of Decimal, but with another message.
         if not hasattr(type(number), "is_snan"):
             raise
         nearest = math.nan
@@ -83,7 +84,7 @@ def nanoseconds(timeout: RealNumber, unit: int = PER_MILLISECOND) -> int:
 
 
 def _checked(total: int, timeout: RealNumber, unit: int) -> int:
-    """Return *total*, or raise OverflowError if it does not fit the 64 bits of the clock."""
+    """Return *total*, or raise OverflowError if it does not fit 64 bits."""
     if total > MAX_NANOSECONDS:
         raise OverflowError(
             f"timeout of {shown(timeout)} {UNITS[unit]} is too long: "
