@@ -23,13 +23,13 @@ _LINES = {
     ("poll", "one ready"): ("one ready", "#0d9488", "-"),
     ("poll", "a tenth ready"): ("a tenth ready", "#65a30d", "-"),
     ("poll", "all ready"): ("all ready", "#16a34a", "-"),
-    ("change", "one by modify"): ("one modified before it", "#a855f7", "--"),
-    ("change", "a tenth by modify"): ("a tenth modified", "#c026d3", "--"),
-    ("change", "all by modify"): ("all modified", "#db2777", "--"),
-    ("register", "from nothing"): ("n registered, without poll(0)", _TEXT, "-."),
-    ("change", "one by unregister and register"): ("one re-registered before it", "#b88004", ":"),
-    ("change", "a tenth by unregister and register"): ("a tenth re-registered", "#ea580c", ":"),
-    ("change", "all by unregister and register"): ("all re-registered", "#dc2626", ":"),
+    ("change", "one by modify"): ("modify one, then poll(0)", "#a855f7", "--"),
+    ("change", "a tenth by modify"): ("modify a tenth", "#c026d3", "--"),
+    ("change", "all by modify"): ("modify all", "#db2777", "--"),
+    ("register", "from nothing"): ("register all, without poll(0)", _TEXT, "-."),
+    ("change", "one by unregister and register"): ("re-register one, then poll(0)", "#b88004", ":"),
+    ("change", "a tenth by unregister and register"): ("re-register a tenth", "#ea580c", ":"),
+    ("change", "all by unregister and register"): ("re-register all", "#dc2626", ":"),
 }
 _TICKS = (0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10, 20, 30, 50)
 

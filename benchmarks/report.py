@@ -42,7 +42,7 @@ _CPYTHON = (
 _SELECTOR_INTERPRETERS = ("CPython 3.11.", "CPython 3.13.", "PyPy ")
 _SELECTORS = {
     ("selector call", "register and unregister", 100): (1.05, 1.1, 1.1),
-    ("selector call", "modify to READ|WRITE and back", 100): (1.1, 1.1, 1.1),
+    ("selector call", "modify to READ and WRITE, and back", 100): (1.1, 1.1, 1.1),
     ("selector call", "get_map().get(absent)", 100): (1.2, 1.3, 1.0),
     ("selector once", "idle", 1): (2.0, 2.0, 2.0),
     ("asyncio", "sock_sendall and sock_recv", 1): (1.05, 1.08, 1.0),

@@ -210,7 +210,7 @@ _STATEMENTS = {
 _ONCE = "p = new()\np.register(fd, mask)\np.poll(0)"
 _SELECTOR_CALLS = {
     "register and unregister": "register(fd, READ)\nunregister(fd)",
-    "modify to READ|WRITE and back": "modify(known, BOTH)\nmodify(known, READ)",
+    "modify to READ and WRITE, and back": "modify(known, BOTH)\nmodify(known, READ)",
     "get_map().get(absent)": "get_map().get(fd)",
 }
 _SELECTOR_ONCE = "with new() as selector:\n    selector.register(fd, READ)\n    selector.select(0)"
