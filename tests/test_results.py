@@ -1,7 +1,7 @@
-"""What poll(), ppoll() and poll_fd() return: which events, and in which order.
+"""Which events poll(), ppoll() and poll_fd() return, and in which order.
 
-Everything is polled on real descriptors. Some sets have more than 256 ready, because results are
-read from C in steps of that size.
+All descriptors are real. Some sets have hundreds ready, because a set that grows keeps its results
+elsewhere.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from descriptors import (
     Made,
     closed,
     descriptor_limit,
-    directory,
-    eventfd_at_0,
     eventfd_at_1,
     half_closed_socket,
     half_closed_tcp,
@@ -41,6 +39,7 @@ from pypoll import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, Poll, P
 from support import (
     HAS_PPOLL,
     NEVER_OPENED,
+    LyingInt,
     Pipe,
     contents,
     error_of,
@@ -53,7 +52,6 @@ from support import (
 DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 # Not every system has it; the rows that need it are Linux's.
 POLLRDHUP: int = getattr(pypoll, "POLLRDHUP", 0)
-SIZES = [0, 1, 2, 7, 8, 9, 255, 256, 257, 300, 511, 512, 513, 1000]
 MASK = () if HAS_PPOLL else None
 
 Opened = Callable[[Descriptors], Made]
@@ -73,16 +71,9 @@ def through_poll(fd: int, mask: int) -> int:
     return dict(ready).get(fd, 0)
 
 
-def through_modify(fd: int, mask: int) -> int:
-    p = set_of({fd: 0})
-    p.modify(fd, mask)
-    return dict(p.poll(0)).get(fd, 0)
-
-
-# Each looks at once what one descriptor has ready.
+# Each returns the events of one descriptor without waiting.
 LOOKS = [
     pytest.param(through_poll, id="poll"),
-    pytest.param(through_modify, id="modify"),
     pytest.param(
         lambda fd, mask: dict(set_of({fd: mask}).ppoll(0, ())).get(fd, 0),
         id="ppoll",
@@ -136,37 +127,31 @@ def test_registering_again_replaces_the_mask_and_keeps_the_place(descriptors: De
 
 OBSERVED: dict[str, tuple[Opened, int, int]] = {
     "reader without writer, 0": (reader_without_writer, 0, POLLHUP),
-    "reader without writer, IN": (reader_without_writer, POLLIN, POLLHUP),
     "writer without reader, 0": (writer_without_reader, 0, POLLERR),
     "writer without reader, OUT": (writer_without_reader, POLLOUT, POLLERR | POLLOUT),
     "half closed socket, IN": (half_closed_socket, POLLIN, POLLIN),
     "half closed socket, RDHUP": (half_closed_socket, POLLRDHUP, POLLRDHUP),
     "half closed socket": (half_closed_socket, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
-    "half closed TCP, IN": (half_closed_tcp, POLLIN, POLLIN),
-    "half closed TCP, RDHUP": (half_closed_tcp, POLLRDHUP, POLLRDHUP),
     "half closed TCP": (half_closed_tcp, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
     "TCP out-of-band byte, PRI": (out_of_band_byte, POLLPRI, POLLPRI),
     "TCP out-of-band byte, default": (out_of_band_byte, DEFAULT_MASK, POLLPRI | POLLOUT),
     "unconnected TCP, default": (unconnected_tcp, DEFAULT_MASK, POLLOUT | POLLHUP),
     "regular file, default": (regular_file, DEFAULT_MASK, POLLIN | POLLOUT),
-    "directory, default": (directory, DEFAULT_MASK, POLLIN | POLLOUT),
     "/dev/null, default": (null_device, DEFAULT_MASK, POLLIN | POLLOUT),
     "O_PATH, default": (path_only, DEFAULT_MASK, POLLNVAL),
     "closed, default": (closed, DEFAULT_MASK, POLLNVAL),
-    "closed, 0": (closed, 0, POLLNVAL),
     "never opened, default": (never_opened, DEFAULT_MASK, POLLNVAL),
-    "never opened, 0": (never_opened, 0, POLLNVAL),
-    "eventfd at 0": (eventfd_at_0, POLLIN | POLLOUT, POLLOUT),
     "eventfd at 1": (eventfd_at_1, POLLIN | POLLOUT, POLLIN | POLLOUT),
     "pty master without slave": (master_without_slave, DEFAULT_MASK, POLLOUT | POLLHUP),
-    "pty master without slave, IN": (master_without_slave, POLLIN, POLLHUP),
 }
 
 
 @linux_only
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("row", rows(OBSERVED))
-def test_linux_reports(descriptors: Descriptors, row: tuple[Opened, int, int], look: Look) -> None:
+def test_linux_reports_these_events(
+    descriptors: Descriptors, row: tuple[Opened, int, int], look: Look
+) -> None:
     opened, mask, event = row
     assert look(opened_by(opened, descriptors), mask) == event
 
@@ -237,18 +222,14 @@ def test_a_closed_descriptor_yields_pollnval_until_it_is_unregistered_or_reopene
 # ---- The list --------------------------------------------------------------------------------
 
 
-class Number(int):
-    pass
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 300])
-def test_each_result_is_a_fresh_list_of_plain_tuples_of_plain_ints(
+def test_each_result_is_a_new_list_of_plain_tuples_of_plain_ints(
     descriptors: Descriptors, count: int
 ) -> None:
     p = Poll()
     for fd in descriptors.ready(count):
-        p.register(Number(fd), PollEvent.POLLIN)
-    lists = [p.poll(0), p.poll(0), p.ppoll(0), p.ppoll(0), p.ppoll(0, MASK)]
+        p.register(LyingInt(fd), PollEvent.POLLIN)
+    lists = [p.poll(0), p.poll(0), p.ppoll(0), p.ppoll(0, MASK)]
     for result in lists:
         assert type(result) is list
         assert len(result) == count
@@ -258,9 +239,11 @@ def test_each_result_is_a_fresh_list_of_plain_tuples_of_plain_ints(
     assert len({id(result) for result in lists}) == len(lists)
     lists[0].clear()
     assert p.poll(0) == lists[1]
-    for fd in p:
-        assert type(poll_fd(Number(fd), PollEvent.POLLIN, 0)) is int
-        assert type(poll_fd(Number(fd), POLLOUT, 0)) is int
+
+
+def test_poll_fd_returns_a_plain_int(ready: int) -> None:
+    for mask in PollEvent.POLLIN, PollEvent.POLLOUT:
+        assert type(poll_fd(LyingInt(ready), mask, 0)) is int
 
 
 def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None:
@@ -275,44 +258,31 @@ def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None
         os.close(before)
 
 
-@pytest.mark.parametrize("size", SIZES)
+# Up to 8 results, up to 256 and more are kept in different places.
+@pytest.mark.parametrize("size", [2, 8, 9, 256, 257, 1100])
 def test_results_are_in_the_order_of_registration(descriptors: Descriptors, size: int) -> None:
+    chance = random.Random(size)
     with room_for(4096):
         fds = descriptors.ready(size)
-        random.Random(size).shuffle(fds)
-        p = set_of(dict.fromkeys(fds, POLLIN))
-        for _ in range(2):
-            assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-        assert list(p) == fds
-        # Others that are not ready are left out, wherever they stand.
         idle = descriptors.pipe().reading
+        chance.shuffle(fds)
         p = Poll()
         for fd in fds:
             p.register(fd, POLLIN)
+            # Others that are not ready are left out.
             p.register(descriptors.own(os.dup(idle)), POLLIN)
-        assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-
-
-@pytest.mark.parametrize("size", [2, 256, 300, 1000])
-def test_registering_anew_changes_the_order_to_the_end(descriptors: Descriptors, size: int) -> None:
-    with room_for(4096):
-        fds = descriptors.ready(size)
-        chance = random.Random(size)
-        p = set_of(dict.fromkeys(fds, POLLIN))
+        assert p.poll(0) == p.poll(0) == [(fd, POLLIN) for fd in fds]
         for _ in range(3):
             moved = chance.sample(fds, size // 2)
             for fd in moved:
                 p.unregister(fd)
             kept = [fd for fd in fds if fd not in moved]
             assert p.poll(0) == [(fd, POLLIN) for fd in kept]
-            fds = kept + moved
             for fd in moved:
                 p.register(fd, POLLIN)
+            fds = kept + moved
             assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-            assert list(p) == fds
-        for fd in chance.sample(fds, size):
-            p.unregister(fd)
-        assert (p.poll(0), list(p)) == ([], [])
+            assert [fd for fd in p if fd in fds] == fds
 
 
 # ---- More descriptors than the system allows -------------------------------------------------
@@ -326,8 +296,8 @@ def assert_einval(call: Callable[..., object], *args: object) -> None:
     assert error.args == (errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-@pytest.mark.parametrize("timeout", [None, 0, 5, 2.5])
-def test_more_descriptors_than_rlimit_nofile_are_einval_and_lose_nothing(timeout: Any) -> None:
+@pytest.mark.parametrize("timeout", [None, 0, 2.5])
+def test_more_descriptors_than_rlimit_nofile_raise_einval_and_lose_nothing(timeout: Any) -> None:
     masks = {number: number & 7 for number in NUMBERS}
     p = set_of(masks)
     expected = [(number, POLLNVAL) for number in NUMBERS]
@@ -352,18 +322,10 @@ def test_poll_fd_raises_einval_if_not_one_descriptor_is_allowed(pipe: Pipe) -> N
     assert poll_fd(pipe.writing) == POLLOUT
 
 
-@pytest.mark.parametrize("spread", ["first", "last", "every other", "at random"])
-@pytest.mark.parametrize("removed", [1, 8, 17, 24, 100])
-def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(
-    removed: int, spread: str
-) -> None:
+@pytest.mark.parametrize("removed", [1, 24, 100])
+def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(removed: int) -> None:
     p = set_of(dict.fromkeys(NUMBERS, POLLIN))
-    gone = {
-        "first": NUMBERS[:removed],
-        "last": NUMBERS[-removed:],
-        "every other": NUMBERS[: 2 * removed : 2],
-        "at random": random.Random(removed).sample(NUMBERS, removed),
-    }[spread]
+    gone = random.Random(removed).sample(NUMBERS, removed)
     for number in gone:
         p.unregister(number)
     kept = [number for number in NUMBERS if number not in gone]
@@ -371,8 +333,3 @@ def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(
         assert p.poll(0) == p.poll() == [(number, POLLNVAL) for number in kept]
     with descriptor_limit(len(kept) - 1):
         assert_einval(p.poll)
-    # The places of those that are left were kept in step.
-    p.modify(kept[-1], POLLOUT)
-    p.register(gone[0], POLLPRI)
-    last = [(kept[-1], POLLOUT), (gone[0], POLLPRI)]
-    assert list(contents(p).items()) == [*((fd, POLLIN) for fd in kept[:-1]), *last]
