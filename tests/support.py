@@ -1,4 +1,4 @@
-"""What several test files share: objects that are hard to deal with, threads, signals, programs."""
+"""Code that several test files share: sets, refusals, odd objects, threads, processes, signals."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from pypoll.selector import _MASKS
 PYPY = sys.implementation.name == "pypy"
 HAS_PPOLL = bool(lib.pypoll_has_ppoll())
 
-# Seconds after which a test gives up. Nothing that is tested depends on it.
+# Seconds after which a test gives up. No guarantee depends on it.
 PATIENCE = 30.0
 MILLISECOND = 1_000_000
 C_INT_MAX = 2**31 - 1
-# Above every limit that tests are run with, so nothing is open at this number, nor near it.
+# Above every limit that the tests set, so this number is never open, nor are those near it.
 NEVER_OPENED = C_INT_MAX - 1000
 
 PROGRAMS = Path(__file__).with_name("programs")
-# Lets a program elsewhere find the pypoll that the tests find.
+# With this, a program in another directory imports the same pypoll as the tests.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 needs_ppoll = pytest.mark.skipif(not HAS_PPOLL, reason="built without ppoll(2)")
@@ -93,7 +93,7 @@ def contents(p: Poll) -> dict[int, int]:
 
 @contextlib.contextmanager
 def nothing_changes(p: Poll) -> Iterator[None]:
-    """Check that the set is afterwards what it was, that it polls, and that it can change."""
+    """Check that the set is the same afterwards, that it polls, and that it can be changed."""
     before, ready = list(contents(p).items()), p.poll(0)
     yield
     assert list(contents(p).items()) == before
@@ -104,9 +104,10 @@ def nothing_changes(p: Poll) -> Iterator[None]:
 
 
 def settled(selector: PollSelector) -> bool:
-    """Tell whether set and keys agree after a select(), as they must when nothing is going on.
+    """Return whether set and keys agree after a select(), as they must if nothing else is running.
 
-    By private names: a set that has more than the keys makes select() spin, which no call shows.
+    This reads private names, because a set with more descriptors than keys makes select() spin,
+    which no public call shows.
     """
     selector.select(0)
     expected = {fd: key.events for fd, key in selector._fd_to_key.items() if key.events}
@@ -118,14 +119,14 @@ def settled(selector: PollSelector) -> bool:
 
 
 class Refusal(NamedTuple):
-    """A bad argument, the exact type of the exception, and words of its message."""
+    """A bad argument, the exact type of the exception, and text that its message contains."""
 
     value: Any
     error: type[BaseException]
     words: tuple[str, ...] = ()
 
     def check(self, call: Callable[..., object], *args: object) -> None:
-        """Check that the call is refused so, in a message of bounded length."""
+        """Check that the call raises this exception, with a message of bounded length."""
         error = error_of(call, *args)
         assert type(error) is self.error
         assert [word for word in self.words if word not in str(error)] == []
@@ -133,20 +134,20 @@ class Refusal(NamedTuple):
 
 
 def error_of(call: Callable[..., object], *args: object) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller looks at it
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller checks it
         call(*args)
     return caught.value
 
 
-# A call catches none of these if a method of its argument raises them.
+# If a method of an argument raises one of these, it must propagate.
 RAISED = ValueError("no"), TypeError("no"), KeyboardInterrupt("no")
 
 
-# ---- Objects that are hard to deal with ------------------------------------------------------
+# ---- Odd objects -----------------------------------------------------------------------------
 
 
 class _Lies:
-    """Claims to be 7, and anything of a comparison."""
+    """Claims to be 7, and says yes to every comparison."""
 
     def _lie(self, *_arguments: object) -> Any:
         return 7
@@ -157,19 +158,17 @@ class _Lies:
 
 
 class LyingInt(_Lies, int):
-    """Counts as the number that C sees, not as the one that its methods return."""
+    """Counts as the number that it was made of, not as the one that its methods return."""
 
     __hash__ = int.__hash__
 
 
 class LyingFloat(_Lies, float):
-    """As LyingInt."""
-
     __hash__ = float.__hash__
 
 
 class Index:
-    """Has `__index__()` alone, which returns or raises *answer*."""
+    """Has only `__index__()`, which returns or raises *answer*."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -181,7 +180,7 @@ class Index:
 
 
 class FileLike:
-    """Has `fileno()` alone, which returns or raises *answer*."""
+    """Has only `fileno()`, which returns or raises *answer*."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -202,7 +201,7 @@ class OnlyInt:
 
 @numbers.Real.register
 class Measured:
-    """A real number that tells only how large it is."""
+    """A real number that has only `__float__()`."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -215,7 +214,7 @@ class Measured:
 
 
 class Thread:
-    """Does a job in a thread that the threading module does not know, and keeps what came of it."""
+    """Runs a job in a thread that the threading module does not know, and keeps its result."""
 
     def __init__(self, job: Callable[..., Any], *arguments: object) -> None:
         self.error: BaseException | None = None
@@ -235,14 +234,14 @@ class Thread:
         return self._running.locked()
 
     def ends(self, patience: float = PATIENCE) -> bool:
-        """Tell whether it ends in so many seconds."""
+        """Return whether it ends within *patience* seconds."""
         ended = self._running.acquire(timeout=patience)
         if ended:
             self._running.release()
         return ended
 
     def join(self) -> Any:
-        """Return what the job returns, or raise what it raises."""
+        """Return the job's result, or raise its exception."""
         assert self.ends()
         if self.error:
             raise self.error
@@ -250,15 +249,16 @@ class Thread:
 
 
 def waiting_thread(p: Poll, wait: Callable[[], object] | None = None) -> Thread:
-    """Return a thread that waits in *p* already, by p.poll() unless told otherwise."""
+    """Return a thread that is already waiting in *p*, by p.poll() or by *wait*."""
+    call = wait or p.poll
 
-    def job(p: Poll, wait: Callable[[], object] | None) -> object:
+    def job() -> object:
         while True:
-            # The one that looks whether this one waits may be there first.
+            # The poll(0) below may be in the set at this moment.
             with contextlib.suppress(RuntimeError):
-                return wait() if wait else p.poll()
+                return call()
 
-    thread = Thread(job, p, wait)
+    thread = Thread(job)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -271,7 +271,7 @@ def waiting_thread(p: Poll, wait: Callable[[], object] | None = None) -> Thread:
 
 @contextlib.contextmanager
 def written_after(pipe: Pipe, seconds: float = 0.05) -> Iterator[None]:
-    """Write a byte into the pipe a moment later, from another thread."""
+    """Write a byte into the pipe after some time, from another thread."""
     timer = threading.Timer(seconds, os.write, (pipe.writing, b"x"))
     timer.start()
     try:
@@ -282,7 +282,7 @@ def written_after(pipe: Pipe, seconds: float = 0.05) -> Iterator[None]:
 
 @contextlib.contextmanager
 def switching_often(interval: float = 1e-6) -> Iterator[None]:
-    """Have threads take turns at nearly every instruction."""
+    """Let threads take turns at nearly every instruction."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(interval)
     try:
@@ -295,7 +295,7 @@ def switching_often(interval: float = 1e-6) -> Iterator[None]:
 
 
 def in_child(test: Callable[[], None]) -> int:
-    """Run *test* in a forked child; return the child's process number."""
+    """Run *test* in a forked child, and return its process ID."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -311,7 +311,7 @@ def in_child(test: Callable[[], None]) -> int:
 
 
 def succeeds(child: int) -> bool:
-    """Wait for the child with a limit: one that hangs is a failure too."""
+    """Wait for the child, and return whether it succeeded. A child that hangs has failed."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         finished, status = os.waitpid(child, os.WNOHANG)
@@ -332,7 +332,7 @@ Handler = Callable[[int, Optional[FrameType]], object]
 def handling(
     handler: Handler, after: float = 0, interval: float = 0, number: int = signal.SIGALRM
 ) -> Iterator[None]:
-    """Handle a signal so, and send SIGALRM to the process after some seconds, if any."""
+    """Install a handler, and send SIGALRM to the process *after* some seconds unless it is 0."""
     before = signal.signal(number, handler)
     signal.setitimer(signal.ITIMER_REAL, after, interval)
     try:
@@ -352,5 +352,5 @@ def blocked(*numbers: int) -> Iterator[None]:
 
 
 def to_main_thread(number: int) -> None:
-    """Send the main thread a signal: any thread may take what is sent to the process."""
+    """Send a signal to the main thread. Any thread may get one that is sent to the process."""
     signal.pthread_kill(threading.main_thread().ident or 0, number)
