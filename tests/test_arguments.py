@@ -264,12 +264,11 @@ def test_the_descriptor_is_checked_before_the_mask(p: Poll, call: MaskCall) -> N
         refusal.check(call, p, refusal.value, REFUSED_MASKS[mask].value)
 
 
-@pytest.mark.parametrize("timeout", [float("nan"), 1e300, "x"])
-def test_poll_fd_checks_the_timeout_last(timeout: Any) -> None:
+def test_poll_fd_checks_the_timeout_last() -> None:
     for fd in REFUSED_DESCRIPTORS.values():
-        fd.check(poll_fd, fd.value, POLLIN, timeout)
+        fd.check(poll_fd, fd.value, POLLIN, float("nan"))
     for mask in REFUSED_MASKS.values():
-        mask.check(poll_fd, NEVER_OPENED, mask.value, timeout)
+        mask.check(poll_fd, NEVER_OPENED, mask.value, float("nan"))
 
 
 @pytest.mark.parametrize("call", rows(MASK_CALLS))

@@ -79,18 +79,6 @@ def move_to_the_end(world: World) -> None:
     world.selector.register(world.reading, EVENT_READ, "moved")
 
 
-def modify(world: World) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        world.p.modify(world.reading, POLLOUT)
-    with contextlib.suppress(KeyError):
-        world.selector.modify(world.reading, EVENT_WRITE, "modified")
-
-
-def wait(world: World) -> None:
-    world.p.poll(0.01)
-    world.selector.select(0)
-
-
 class Acting:
     """Acts whenever it is converted to a descriptor, an int or an iterator."""
 
@@ -142,7 +130,7 @@ def outcome(world: World, call: Call, of: Callable[[Any], Any]) -> object:
     return answer[1:] if isinstance(answer, SelectorKey) else answer
 
 
-@pytest.mark.parametrize("act", [register_others, unregister, move_to_the_end, modify, wait])
+@pytest.mark.parametrize("act", [register_others, unregister, move_to_the_end])
 @pytest.mark.parametrize("call", rows(CALLS))
 def test_what_an_argument_does_takes_effect_before_the_call(
     pipe: Pipe, ready: int, descriptors: Descriptors, call: Call, act: Callable[[World], None]

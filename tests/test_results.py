@@ -45,12 +45,11 @@ from support import (
     error_of,
     linux_only,
     needs_ppoll,
-    rows,
     set_of,
 )
 
 DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
-# Not every system has it; the rows that need it are Linux's.
+# Not every system has it. The test that needs it runs on Linux.
 POLLRDHUP: int = getattr(pypoll, "POLLRDHUP", 0)
 MASK = () if HAS_PPOLL else None
 
@@ -64,16 +63,9 @@ def opened_by(make: Opened, descriptors: Descriptors) -> int:
     return fd
 
 
-def through_poll(fd: int, mask: int) -> int:
-    ready = set_of({fd: mask}).poll(0)
-    assert [number for number, _ in ready] == [fd] * len(ready)
-    assert len(ready) <= 1
-    return dict(ready).get(fd, 0)
-
-
 # Each returns the events of one descriptor without waiting.
 LOOKS = [
-    pytest.param(through_poll, id="poll"),
+    pytest.param(lambda fd, mask: dict(set_of({fd: mask}).poll(0)).get(fd, 0), id="poll"),
     pytest.param(
         lambda fd, mask: dict(set_of({fd: mask}).ppoll(0, ())).get(fd, 0),
         id="ppoll",
@@ -93,11 +85,10 @@ def test_the_default_mask_is_readable_urgent_or_writable(pipe: Pipe) -> None:
     assert p.poll(0) == []
     p.register(pipe.writing)
     os.write(pipe.writing, b"x")
-    assert p.poll() == [(fd, poll_fd(fd)) for fd in pipe]
     assert p.poll() == [(pipe.reading, POLLIN), (pipe.writing, POLLOUT)]
 
 
-def test_a_file_and_a_socket_are_polled_by_their_descriptor(descriptors: Descriptors) -> None:
+def test_files_and_sockets_are_polled_by_their_descriptor(descriptors: Descriptors) -> None:
     one, other = descriptors.socket_pair()
     other.send(b"x")
     with open(one.fileno(), "rb", closefd=False) as file:
@@ -106,8 +97,6 @@ def test_a_file_and_a_socket_are_polled_by_their_descriptor(descriptors: Descrip
             p.register(fd, POLLIN)
             assert p.poll() == [(one.fileno(), POLLIN)]
             assert poll_fd(fd, POLLIN) == POLLIN
-            p.modify(fd, POLLOUT)
-            assert p.poll() == [(one.fileno(), POLLOUT)]
             assert p.unregister(fd) is None  # type: ignore[func-returns-value]
             assert p.poll(0) == []
 
@@ -125,49 +114,40 @@ def test_registering_again_replaces_the_mask_and_keeps_the_place(descriptors: De
 
 # ---- Events ----------------------------------------------------------------------------------
 
-OBSERVED: dict[str, tuple[Opened, int, int]] = {
-    "reader without writer, 0": (reader_without_writer, 0, POLLHUP),
-    "writer without reader, 0": (writer_without_reader, 0, POLLERR),
-    "writer without reader, OUT": (writer_without_reader, POLLOUT, POLLERR | POLLOUT),
-    "half closed socket, IN": (half_closed_socket, POLLIN, POLLIN),
-    "half closed socket, RDHUP": (half_closed_socket, POLLRDHUP, POLLRDHUP),
-    "half closed socket": (half_closed_socket, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
-    "half closed TCP": (half_closed_tcp, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
-    "TCP out-of-band byte, PRI": (out_of_band_byte, POLLPRI, POLLPRI),
-    "TCP out-of-band byte, default": (out_of_band_byte, DEFAULT_MASK, POLLPRI | POLLOUT),
-    "unconnected TCP, default": (unconnected_tcp, DEFAULT_MASK, POLLOUT | POLLHUP),
-    "regular file, default": (regular_file, DEFAULT_MASK, POLLIN | POLLOUT),
-    "/dev/null, default": (null_device, DEFAULT_MASK, POLLIN | POLLOUT),
-    "O_PATH, default": (path_only, DEFAULT_MASK, POLLNVAL),
-    "closed, default": (closed, DEFAULT_MASK, POLLNVAL),
-    "never opened, default": (never_opened, DEFAULT_MASK, POLLNVAL),
-    "eventfd at 1": (eventfd_at_1, POLLIN | POLLOUT, POLLIN | POLLOUT),
-    "pty master without slave": (master_without_slave, DEFAULT_MASK, POLLOUT | POLLHUP),
+# What Linux reports with the default mask.
+OBSERVED: dict[Opened, int] = {
+    reader_without_writer: POLLHUP,
+    writer_without_reader: POLLERR | POLLOUT,
+    half_closed_socket: POLLIN | POLLOUT,
+    half_closed_tcp: POLLIN | POLLOUT,
+    out_of_band_byte: POLLPRI | POLLOUT,
+    unconnected_tcp: POLLOUT | POLLHUP,
+    regular_file: POLLIN | POLLOUT,
+    null_device: POLLIN | POLLOUT,
+    path_only: POLLNVAL,
+    closed: POLLNVAL,
+    never_opened: POLLNVAL,
+    eventfd_at_1: POLLIN | POLLOUT,
+    master_without_slave: POLLOUT | POLLHUP,
 }
 
 
 @linux_only
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("row", rows(OBSERVED))
-def test_linux_reports_these_events(
-    descriptors: Descriptors, row: tuple[Opened, int, int], look: Look
+@pytest.mark.parametrize("opened", OBSERVED)
+def test_events_on_linux_are_those_of_select_poll(
+    descriptors: Descriptors, opened: Opened, look: Look
 ) -> None:
-    opened, mask, event = row
-    assert look(opened_by(opened, descriptors), mask) == event
-
-
-@linux_only
-@pytest.mark.parametrize("opened", {opened for opened, _, _ in OBSERVED.values()})
-def test_select_poll_reports_the_same(descriptors: Descriptors, opened: Opened) -> None:
     fd = opened_by(opened, descriptors)
-    for mask in 0, POLLIN, POLLOUT, DEFAULT_MASK, POLLRDHUP, 0x7FFF, 0xFFFF:
+    assert look(fd, DEFAULT_MASK) == OBSERVED[opened]
+    for mask in 0, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, 0x7FFF, 0xFFFF:
         theirs = select.poll()
         theirs.register(fd, mask)
-        assert set_of({fd: mask}).poll(0) == theirs.poll(0)
+        assert look(fd, mask) == dict(theirs.poll(0)).get(fd, 0)
 
 
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("mask", [0, POLLIN, POLLOUT, POLLERR | POLLHUP | POLLNVAL])
+@pytest.mark.parametrize("mask", [0, POLLIN | POLLOUT])
 def test_errors_and_hangups_are_reported_whatever_the_mask(
     descriptors: Descriptors, mask: int, look: Look
 ) -> None:
@@ -192,7 +172,7 @@ def test_events_have_every_bit_of_the_mask_that_is_ready(
 ) -> None:
     for fd in ready, pipe.writing:
         whole = look(fd, 0xFFFF)
-        assert whole & 0xFFFF == whole != 0
+        assert 0 < whole <= 0xFFFF
         assert look(fd, 0) == 0
         for bit in (1 << shift for shift in range(16)):
             assert look(fd, bit) == whole & bit
@@ -247,15 +227,15 @@ def test_poll_fd_returns_a_plain_int(ready: int) -> None:
 
 
 def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None:
-    before = os.dup(0)
-    try:
-        os.dup2(ready, 0)
-        p = set_of({0: POLLIN})
-        assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, MASK) == [(0, POLLIN)]
-        assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
+    with open(os.devnull) as before:
+        os.dup2(0, before.fileno())
+        try:
+            os.dup2(ready, 0)
+            p = set_of({0: POLLIN})
+            assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, MASK) == [(0, POLLIN)]
+            assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
+        finally:
+            os.dup2(before.fileno(), 0)
 
 
 # Up to 8 results, up to 256 and more are kept in different places.

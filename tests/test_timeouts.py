@@ -6,7 +6,6 @@ machine, so the upper bounds are generous.
 
 from __future__ import annotations
 
-import contextlib
 import decimal
 import math
 import os
@@ -272,6 +271,12 @@ def test_a_bad_timeout_is_refused_and_changes_nothing(
         refusal.check(wait, p, pipe.reading, refusal.value)
 
 
+def test_the_message_names_the_longest_timeout() -> None:
+    assert str(error_of(nanoseconds, LONGEST + 1)) == (
+        f"timeout of {LONGEST + 1} milliseconds is too long: expected at most {LONGEST}"
+    )
+
+
 def number_whose(method: str, error: BaseException) -> Any:
     """Return a Fraction, one method of which raises."""
 
@@ -289,27 +294,6 @@ def test_exceptions_of_a_numbers_methods_propagate_and_change_nothing(
 ) -> None:
     with nothing_changes(p):
         assert error_of(wait, p, pipe.reading, number_whose(method, raised)) is raised
-
-
-@pytest.mark.parametrize("wait", WAITS)
-@pytest.mark.parametrize("ratio", [None, (1, 0), (1, 2, 3), (-(10**30), 1)], ids=repr)
-def test_a_number_that_contradicts_itself_does_no_harm(
-    p: Poll, ready: int, ratio: Any, wait: Wait
-) -> None:
-    class Number:
-        def __float__(self) -> float:
-            return 1.0
-
-        def __lt__(self, other: object) -> bool:
-            return False
-
-        __gt__ = __lt__
-
-        def as_integer_ratio(self) -> Any:
-            return ratio
-
-    with nothing_changes(p), contextlib.suppress(TypeError, ValueError, ArithmeticError):
-        wait(p, ready, Number())
 
 
 def test_the_timeout_is_checked_before_another_wait_is_noticed(p: Poll, pipe: Pipe) -> None:
