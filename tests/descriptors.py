@@ -164,21 +164,5 @@ def regular_file(d: Descriptors) -> Made:
     return d.own(os.open(__file__, os.O_RDONLY)), nothing
 
 
-def null_device(d: Descriptors) -> Made:
-    return d.own(os.open(os.devnull, os.O_RDWR)), nothing
-
-
-def path_only(d: Descriptors) -> Made:
-    # PyPy's os lacks the name. Of Linux's platforms, only alpha, parisc and sparc differ.
-    flag = getattr(os, "O_PATH", 0o10000000)
-    return d.own(os.open(__file__, flag)), nothing
-
-
 def never_opened(_: Descriptors) -> Made:
     return NEVER_OPENED, nothing
-
-
-def eventfd_at_1(d: Descriptors) -> Made:
-    if not hasattr(os, "eventfd"):
-        pytest.skip("os.eventfd is new in CPython 3.10")
-    return d.own(os.eventfd(1)), nothing

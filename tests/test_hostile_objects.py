@@ -17,7 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from descriptors import Descriptors
-from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, Poll, PollSelector, poll_fd
+from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, PollSelector
 from support import (
     NEVER_OPENED,
     PYPY,
@@ -190,14 +190,6 @@ def test_a_collection_whose_callbacks_use_the_same_objects_disturbs_no_call(
 
 
 # ---- Objects that lie, or answer nothing -----------------------------------------------------
-
-
-@pytest.mark.filterwarnings("ignore:.*__index__:DeprecationWarning")
-def test_numbers_from_index_count_as_their_value_if_they_lie(ready: int) -> None:
-    p = Poll()
-    p.register(ready, POLLIN)
-    assert p.poll(Index(LyingInt(0))) == [(ready, POLLIN)]
-    assert poll_fd(ready, Index(LyingInt(POLLIN)), Index(LyingInt(-1))) == POLLIN
 
 
 def test_events_of_a_selector_count_as_their_value_if_they_lie(

@@ -10,7 +10,6 @@ import errno
 import os
 import random
 import select
-import threading
 from typing import Any, Callable
 
 import pytest
@@ -21,14 +20,11 @@ from descriptors import (
     Made,
     closed,
     descriptor_limit,
-    eventfd_at_1,
     half_closed_socket,
     half_closed_tcp,
     master_without_slave,
     never_opened,
-    null_device,
     out_of_band_byte,
-    path_only,
     reader_without_writer,
     regular_file,
     room_for,
@@ -123,11 +119,8 @@ OBSERVED: dict[Opened, int] = {
     out_of_band_byte: POLLPRI | POLLOUT,
     unconnected_tcp: POLLOUT | POLLHUP,
     regular_file: POLLIN | POLLOUT,
-    null_device: POLLIN | POLLOUT,
-    path_only: POLLNVAL,
     closed: POLLNVAL,
     never_opened: POLLNVAL,
-    eventfd_at_1: POLLIN | POLLOUT,
     master_without_slave: POLLOUT | POLLHUP,
 }
 
@@ -154,16 +147,6 @@ def test_errors_and_hangups_are_reported_whatever_the_mask(
     assert look(opened_by(writer_without_reader, descriptors), mask) & POLLERR
     assert look(opened_by(reader_without_writer, descriptors), mask) & POLLHUP
     assert look(NEVER_OPENED, mask) == POLLNVAL
-
-
-def test_a_mask_of_0_waits_for_a_hangup_and_nothing_else(descriptors: Descriptors) -> None:
-    reading, writing = descriptors.pipe(b"x")
-    p = set_of({reading: 0})
-    assert p.poll(0) == []
-    timer = threading.Timer(0.05, descriptors.close_fd, (writing,))
-    timer.start()
-    assert p.poll() == [(reading, POLLHUP)]
-    timer.join()
 
 
 @pytest.mark.parametrize("look", LOOKS)
@@ -267,7 +250,8 @@ def test_results_are_in_the_order_of_registration(descriptors: Descriptors, size
 
 # ---- More descriptors than the system allows -------------------------------------------------
 
-NUMBERS = range(NEVER_OPENED - 200, NEVER_OPENED)
+# Never open. They are random, so some collide in the set's hash table.
+NUMBERS = random.Random(1).sample(range(NEVER_OPENED - 10**6, NEVER_OPENED), 200)
 
 
 def assert_einval(call: Callable[..., object], *args: object) -> None:
@@ -309,6 +293,7 @@ def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(removed: int
     for number in gone:
         p.unregister(number)
     kept = [number for number in NUMBERS if number not in gone]
+    assert contents(p) == dict.fromkeys(kept, POLLIN)
     with descriptor_limit(len(kept)):
         assert p.poll(0) == p.poll() == [(number, POLLNVAL) for number in kept]
     with descriptor_limit(len(kept) - 1):

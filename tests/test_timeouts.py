@@ -86,6 +86,7 @@ NANOSECONDS: dict[str, tuple[Any, int]] = {
     "Decimal('1.0000001')": (Decimal("1.0000001"), MILLISECOND + 1),
     "Decimal('1e-400000000')": (Decimal("1e-400000000"), 1),
     "__index__()": (Index(2), 2 * MILLISECOND),
+    "__index__() returns an int subclass": (Index(LyingInt(2)), 2 * MILLISECOND),
     "an int subclass": (LyingInt(2), 2 * MILLISECOND),
     "a float subclass": (LyingFloat(1.5), 1_500_000),
     "another real number": (Measured(1.5), 1_500_000),
@@ -115,6 +116,7 @@ NEGATIVE_NUMBERS: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*__index__:DeprecationWarning")
 @pytest.mark.parametrize("row", rows(NANOSECONDS))
 def test_a_timeout_is_rounded_up_to_the_nanosecond(row: tuple[Any, int]) -> None:
     timeout, expected = row

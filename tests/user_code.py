@@ -29,7 +29,7 @@ class Port:
 
 
 class Number:
-    """Stands for an integer, like the integers of numpy."""
+    """Converts to an int, like the integers of numpy."""
 
     def __index__(self) -> int:
         return 1
