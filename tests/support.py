@@ -139,7 +139,7 @@ def error_of(call: Callable[..., object], *args: object) -> BaseException:
     return caught.value
 
 
-# If a method of an argument raises one of these, it must propagate.
+# Each of these must propagate if a method of an argument raises it.
 RAISED = ValueError("no"), TypeError("no"), KeyboardInterrupt("no")
 
 

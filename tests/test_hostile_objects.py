@@ -1,6 +1,6 @@
-"""Objects that act, or lie, while pypoll converts them.
+"""Arguments that act, lie or raise while pypoll converts them.
 
-Whatever such an object does takes effect before the call that it is an argument of.
+If a method of an argument changes the object, the change takes effect before the call.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from support import (
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
-class World:
-    """A set and a selector over the same two descriptors, and two spare ones."""
+class Both:
+    """A Poll and a PollSelector with the same two descriptors; two others are spare."""
 
     def __init__(self, pipe: Pipe, spare: Pipe) -> None:
         self.reading, self.writing = pipe
@@ -58,25 +58,25 @@ class World:
 # ---- Objects that act ------------------------------------------------------------------------
 
 
-def register_others(world: World) -> None:
-    world.p.register(world.spare_writing, POLLOUT)
+def register_others(both: Both) -> None:
+    both.p.register(both.spare_writing, POLLOUT)
     for fd in range(NEVER_OPENED + 1, NEVER_OPENED + 300):
-        world.p.register(fd, 0)
+        both.p.register(fd, 0)
     with contextlib.suppress(KeyError):
-        world.selector.register(world.spare_writing, EVENT_WRITE)
+        both.selector.register(both.spare_writing, EVENT_WRITE)
 
 
-def unregister(world: World) -> None:
+def unregister(both: Both) -> None:
     with contextlib.suppress(KeyError):
-        world.p.unregister(world.reading)
+        both.p.unregister(both.reading)
     with contextlib.suppress(KeyError):
-        world.selector.unregister(world.reading)
+        both.selector.unregister(both.reading)
 
 
-def move_to_the_end(world: World) -> None:
-    unregister(world)
-    world.p.register(world.reading, POLLIN)
-    world.selector.register(world.reading, EVENT_READ, "moved")
+def move_to_the_end(both: Both) -> None:
+    unregister(both)
+    both.p.register(both.reading, POLLIN)
+    both.selector.register(both.reading, EVENT_READ, "moved")
 
 
 class Acting:
@@ -97,33 +97,35 @@ class Acting:
 
 
 # Each makes one argument with *of*: the value itself, or an object that acts.
-Call = Callable[[World, Callable[[Any], Any]], Any]
+Call = Callable[[Both, Callable[[Any], Any]], Any]
 SIGNAL = int(signal.SIGUSR1)
 CALLS: dict[str, Call] = {
-    "register": lambda w, of: w.p.register(of(w.reading), POLLOUT),
-    "register a new one": lambda w, of: w.p.register(of(w.spare)),
-    "register with a mask": lambda w, of: w.p.register(w.reading, of(POLLOUT)),
-    "modify": lambda w, of: w.p.modify(of(w.reading), 0),
-    "modify with a mask": lambda w, of: w.p.modify(w.reading, of(0)),
-    "unregister": lambda w, of: w.p.unregister(of(w.reading)),
-    "in": lambda w, of: of(w.reading) in w.p,
-    "[]": lambda w, of: w.p[of(w.reading)],
-    "poll": lambda w, of: w.p.poll(of(0)),
-    "ppoll with a mask": lambda w, of: w.p.ppoll(0, of({SIGNAL})),
-    "ppoll with a signal": lambda w, of: w.p.ppoll(0, [of(SIGNAL)]),
-    "selector.register": lambda w, of: w.selector.register(of(w.spare), EVENT_READ),
-    "selector.register again": lambda w, of: w.selector.register(of(w.reading), EVENT_READ),
-    "selector.modify": lambda w, of: w.selector.modify(of(w.reading), EVENT_WRITE),
-    "selector.unregister": lambda w, of: w.selector.unregister(of(w.reading)),
-    "selector.get_key": lambda w, of: w.selector.get_key(of(w.reading)),
-    "selector.select": lambda w, of: w.selector.select(of(0)),
+    "register": lambda both, of: both.p.register(of(both.reading), POLLOUT),
+    "register a new one": lambda both, of: both.p.register(of(both.spare)),
+    "register with a mask": lambda both, of: both.p.register(both.reading, of(POLLOUT)),
+    "modify": lambda both, of: both.p.modify(of(both.reading), 0),
+    "modify with a mask": lambda both, of: both.p.modify(both.reading, of(0)),
+    "unregister": lambda both, of: both.p.unregister(of(both.reading)),
+    "in": lambda both, of: of(both.reading) in both.p,
+    "[]": lambda both, of: both.p[of(both.reading)],
+    "poll": lambda both, of: both.p.poll(of(0)),
+    "ppoll with a mask": lambda both, of: both.p.ppoll(0, of({SIGNAL})),
+    "ppoll with a signal": lambda both, of: both.p.ppoll(0, [of(SIGNAL)]),
+    "selector.register": lambda both, of: both.selector.register(of(both.spare), EVENT_READ),
+    "selector.register again": lambda both, of: both.selector.register(
+        of(both.reading), EVENT_READ
+    ),
+    "selector.modify": lambda both, of: both.selector.modify(of(both.reading), EVENT_WRITE),
+    "selector.unregister": lambda both, of: both.selector.unregister(of(both.reading)),
+    "selector.get_key": lambda both, of: both.selector.get_key(of(both.reading)),
+    "selector.select": lambda both, of: both.selector.select(of(0)),
 }
 
 
-def outcome(world: World, call: Call, of: Callable[[Any], Any]) -> object:
+def outcome(both: Both, call: Call, of: Callable[[Any], Any]) -> object:
     """Return what the call returns, or what type of exception it raises."""
     try:
-        answer = call(world, of)
+        answer = call(both, of)
     except Exception as error:
         return type(error)
     # Without the file object, which differs.
@@ -133,11 +135,11 @@ def outcome(world: World, call: Call, of: Callable[[Any], Any]) -> object:
 @pytest.mark.parametrize("act", [register_others, unregister, move_to_the_end])
 @pytest.mark.parametrize("call", rows(CALLS))
 def test_what_an_argument_does_takes_effect_before_the_call(
-    pipe: Pipe, ready: int, descriptors: Descriptors, call: Call, act: Callable[[World], None]
+    pipe: Pipe, ready: int, descriptors: Descriptors, call: Call, act: Callable[[Both], None]
 ) -> None:
     assert ready == pipe.reading
     spare = descriptors.pipe()
-    acted, acting = World(pipe, spare), World(pipe, spare)
+    acted, acting = Both(pipe, spare), Both(pipe, spare)
     act(acted)
     expected = outcome(acted, call, lambda value: value)
     assert outcome(acting, call, lambda value: Acting(value, lambda: act(acting))) == expected
@@ -189,12 +191,10 @@ def test_a_collection_whose_callbacks_use_the_same_objects_disturbs_no_call(
     assert turns > 100
 
 
-# ---- Objects that lie, or answer nothing -----------------------------------------------------
+# ---- Objects that lie or raise ---------------------------------------------------------------
 
 
-def test_events_of_a_selector_count_as_their_value_if_they_lie(
-    selector: PollSelector, pipe: Pipe
-) -> None:
+def test_a_selector_takes_the_value_of_events_that_lie(selector: PollSelector, pipe: Pipe) -> None:
     events = LyingInt(EVENT_WRITE)
     key = selector.register(pipe.writing, events)
     assert selector.select(0) == [(key, EVENT_WRITE)]
@@ -207,7 +207,7 @@ def test_events_of_a_selector_count_as_their_value_if_they_lie(
 
 
 class Silent(FileLike):
-    """Has a descriptor, and answers no other question."""
+    """Has a descriptor; every method but fileno() raises."""
 
     def _refuse(self, *_arguments: object) -> Any:
         raise AssertionError("only fileno() may be called")

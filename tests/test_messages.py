@@ -1,4 +1,4 @@
-"""How error messages show the refused value, even if it cannot be shown."""
+"""How error messages show the refused value, even if its repr fails."""
 
 from __future__ import annotations
 
@@ -95,6 +95,8 @@ def test_a_value_that_is_hard_to_show_is_refused_like_any_other(
                 call()
             except Exception as error:
                 kind, message = type(error), str(error)
+            else:
+                pytest.fail("not refused")
             assert kind in (TypeError, ValueError, OverflowError)
             assert re.match("[a-z ]+ (must|of) |file|event mask|signal|Invalid file obj", message)
             assert len(message) < 450

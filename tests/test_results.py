@@ -1,7 +1,7 @@
 """Which events poll(), ppoll() and poll_fd() return, and in which order.
 
-All descriptors are real. Some sets have hundreds ready, because a set that grows keeps its results
-elsewhere.
+All descriptors are real. Some sets are large, because few and many results are read in different
+ways.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def test_poll_fd_returns_a_plain_int(ready: int) -> None:
         assert type(poll_fd(LyingInt(ready), mask, 0)) is int
 
 
-def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None:
+def test_event_1_of_descriptor_0_is_a_result(ready: int) -> None:
     with open(os.devnull) as before:
         os.dup2(0, before.fileno())
         try:
@@ -221,7 +221,7 @@ def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None
             os.dup2(before.fileno(), 0)
 
 
-# Up to 8 results, up to 256 and more are kept in different places.
+# Up to 8 results, up to 256, and more are read in different ways.
 @pytest.mark.parametrize("size", [2, 8, 9, 256, 257, 1100])
 def test_results_are_in_the_order_of_registration(descriptors: Descriptors, size: int) -> None:
     chance = random.Random(size)
