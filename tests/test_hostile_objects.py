@@ -5,78 +5,31 @@ If a method of an argument changes the object, the change takes effect before th
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import signal
 import sysconfig
 from collections.abc import Iterator
 from fractions import Fraction
-from selectors import SelectorKey
 from typing import Any, Callable
 
 import pytest
 
-from descriptors import Descriptors
-from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, PollSelector
+from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, Poll, PollSelector
 from support import (
-    NEVER_OPENED,
+    HAS_PPOLL,
     PYPY,
     FileLike,
     Index,
     LyingInt,
     Pipe,
     Refusal,
-    contents,
-    rows,
     set_of,
 )
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 
-class Both:
-    """A Poll and a PollSelector with the same two descriptors; two others are spare."""
-
-    def __init__(self, pipe: Pipe, spare: Pipe) -> None:
-        self.reading, self.writing = pipe
-        self.spare, self.spare_writing = spare
-        self.p = set_of({self.writing: POLLOUT, NEVER_OPENED: 0, self.reading: POLLIN})
-        self.selector = PollSelector()
-        self.selector.register(self.writing, EVENT_WRITE, "writing")
-        self.selector.register(self.reading, EVENT_READ, "reading")
-
-    def state(self) -> object:
-        """Return everything that a user can see of the set and the selector."""
-        return (
-            list(contents(self.p).items()),
-            self.p.poll(0),
-            [(fd, key.events, key.data) for fd, key in self.selector.get_map().items()],
-            [(key.fd, events) for key, events in self.selector.select(0)],
-        )
-
-
 # ---- Objects that act ------------------------------------------------------------------------
-
-
-def register_others(both: Both) -> None:
-    both.p.register(both.spare_writing, POLLOUT)
-    for fd in range(NEVER_OPENED + 1, NEVER_OPENED + 300):
-        both.p.register(fd, 0)
-    with contextlib.suppress(KeyError):
-        both.selector.register(both.spare_writing, EVENT_WRITE)
-
-
-def unregister(both: Both) -> None:
-    with contextlib.suppress(KeyError):
-        both.p.unregister(both.reading)
-    with contextlib.suppress(KeyError):
-        both.selector.unregister(both.reading)
-
-
-def move_to_the_end(both: Both) -> None:
-    unregister(both)
-    both.p.register(both.reading, POLLIN)
-    both.selector.register(both.reading, EVENT_READ, "moved")
 
 
 class Acting:
@@ -96,54 +49,66 @@ class Acting:
         return iter(self._convert())
 
 
-# Each makes one argument with *of*: the value itself, or an object that acts.
-Call = Callable[[Both, Callable[[Any], Any]], Any]
-SIGNAL = int(signal.SIGUSR1)
-CALLS: dict[str, Call] = {
-    "register": lambda both, of: both.p.register(of(both.reading), POLLOUT),
-    "register a new one": lambda both, of: both.p.register(of(both.spare)),
-    "register with a mask": lambda both, of: both.p.register(both.reading, of(POLLOUT)),
-    "modify": lambda both, of: both.p.modify(of(both.reading), 0),
-    "modify with a mask": lambda both, of: both.p.modify(both.reading, of(0)),
-    "unregister": lambda both, of: both.p.unregister(of(both.reading)),
-    "in": lambda both, of: of(both.reading) in both.p,
-    "[]": lambda both, of: both.p[of(both.reading)],
-    "poll": lambda both, of: both.p.poll(of(0)),
-    "ppoll with a mask": lambda both, of: both.p.ppoll(0, of({SIGNAL})),
-    "ppoll with a signal": lambda both, of: both.p.ppoll(0, [of(SIGNAL)]),
-    "selector.register": lambda both, of: both.selector.register(of(both.spare), EVENT_READ),
-    "selector.register again": lambda both, of: both.selector.register(
-        of(both.reading), EVENT_READ
-    ),
-    "selector.modify": lambda both, of: both.selector.modify(of(both.reading), EVENT_WRITE),
-    "selector.unregister": lambda both, of: both.selector.unregister(of(both.reading)),
-    "selector.get_key": lambda both, of: both.selector.get_key(of(both.reading)),
-    "selector.select": lambda both, of: both.selector.select(of(0)),
-}
-
-
-def outcome(both: Both, call: Call, of: Callable[[Any], Any]) -> object:
-    """Return what the call returns, or what type of exception it raises."""
+def outcome(call: Callable[[], Any]) -> object:
+    """Return what the call returns, or the type of the exception that it raises."""
     try:
-        answer = call(both, of)
+        return call()
     except Exception as error:
         return type(error)
-    # Without the file object, which differs.
-    return answer[1:] if isinstance(answer, SelectorKey) else answer
 
 
-@pytest.mark.parametrize("act", [register_others, unregister, move_to_the_end])
-@pytest.mark.parametrize("call", rows(CALLS))
-def test_what_an_argument_does_takes_effect_before_the_call(
-    pipe: Pipe, ready: int, descriptors: Descriptors, call: Call, act: Callable[[Both], None]
+def test_a_change_by_an_argument_of_poll_takes_effect_before_the_call(
+    pipe: Pipe, ready: int
 ) -> None:
-    assert ready == pipe.reading
-    spare = descriptors.pipe()
-    acted, acting = Both(pipe, spare), Both(pipe, spare)
-    act(acted)
-    expected = outcome(acted, call, lambda value: value)
-    assert outcome(acting, call, lambda value: Acting(value, lambda: act(acting))) == expected
-    assert acting.state() == acted.state()
+    p = Poll()
+
+    def acting(value: object) -> Any:
+        return Acting(value, lambda: p.unregister(ready))
+
+    others, number = [(pipe.writing, POLLOUT)], int(signal.SIGUSR1)
+    after_ppoll = others if HAS_PPOLL else NotImplementedError
+    calls: list[tuple[Callable[[], object], object]] = [
+        (lambda: p.modify(acting(ready), 0), FileNotFoundError),
+        (lambda: p.modify(ready, acting(0)), FileNotFoundError),
+        (lambda: p.unregister(acting(ready)), KeyError),
+        (lambda: acting(ready) in p, False),
+        (lambda: p[acting(ready)], KeyError),
+        (lambda: p.poll(acting(0)), others),
+        (lambda: p.ppoll(0, acting({number})), after_ppoll),
+        (lambda: p.ppoll(0, [acting(number)]), after_ppoll),
+    ]
+    for call, expected in calls:
+        p.register(ready, POLLIN)
+        p.register(pipe.writing, POLLOUT)
+        assert outcome(call) == expected
+        assert list(p) == [pipe.writing]
+    for arguments in (acting(ready), POLLIN), (ready, acting(POLLIN)):
+        p.register(ready)
+        p.register(*arguments)
+        assert list(p) == [pipe.writing, ready]
+
+
+def test_a_change_by_an_argument_of_a_selector_takes_effect_before_the_call(
+    selector: PollSelector, pipe: Pipe, ready: int
+) -> None:
+    def acting(value: object) -> Any:
+        return Acting(value, lambda: selector.unregister(ready))
+
+    other = selector.register(pipe.writing, EVENT_WRITE)
+    calls: list[tuple[Callable[[], object], object]] = [
+        (lambda: selector.modify(acting(ready), EVENT_WRITE), KeyError),
+        (lambda: selector.modify(ready, acting(EVENT_WRITE)), KeyError),
+        (lambda: selector.unregister(acting(ready)), KeyError),
+        (lambda: selector.get_key(acting(ready)), KeyError),
+        (lambda: selector.select(acting(0)), [(other, EVENT_WRITE)]),
+    ]
+    for call, expected in calls:
+        selector.register(ready, EVENT_READ)
+        assert outcome(call) == expected
+        assert list(selector.get_map()) == [pipe.writing]
+    selector.register(ready, EVENT_READ)
+    key = selector.register(acting(ready), EVENT_READ, "again")
+    assert selector.select(0) == [(other, EVENT_WRITE), (key, EVENT_READ)]
 
 
 @pytest.mark.skipif(PYPY or FREE_THREADED, reason="collections do not follow the threshold")
