@@ -139,8 +139,12 @@ def error_of(call: Callable[..., object], *args: object) -> BaseException:
     return caught.value
 
 
+class Interruption(BaseException):
+    """Like KeyboardInterrupt, but only tests raise it."""
+
+
 # Each of these must propagate if a method of an argument raises it.
-RAISED = ValueError("no"), TypeError("no"), KeyboardInterrupt("no")
+RAISED = ValueError("no"), TypeError("no"), Interruption("no")
 
 
 # ---- Odd objects -----------------------------------------------------------------------------
