@@ -1,4 +1,4 @@
-"""Fixtures of several test files."""
+"""Fixtures that several test files use."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from support import Pipe
 
 @pytest.fixture(scope="session")
 def long_profile() -> bool:
-    """True where PYPOLL_TESTS=long asks for minutes of what takes seconds otherwise."""
+    """True if PYPOLL_TESTS=long: random tests then run for minutes instead of seconds."""
     return os.environ.get("PYPOLL_TESTS") == "long"
 
 
 @pytest.fixture(scope="session")
 def system_calls() -> str:
-    """What poll() and ppoll() are to the kernel, as strace's expressions name them.
+    """The system calls of poll() and ppoll(), for strace.
 
-    A question mark passes over what the processor does not have.
+    The question marks make strace ignore those that the processor lacks.
     """
     return "?poll,?ppoll,?ppoll_time64"
 
 
 @pytest.fixture(scope="session")
 def strace(system_calls: str) -> list[str]:
-    """The beginning of a command under strace, which stops it at poll() and ppoll() alone."""
+    """The strace command that a program's command goes after. It traces only poll and ppoll."""
     program = shutil.which("strace")
     if program is None:
         pytest.skip("strace is not installed")
     command = [program, "-f", "--seccomp-bpf", "-e", f"trace={system_calls}"]
     ran = subprocess.run([*command, "true"], check=False, capture_output=True, text=True)
     if ran.returncode != 0:
-        pytest.skip(f"strace may not trace here: {ran.stderr}")
+        pytest.skip(f"strace is not allowed to trace: {ran.stderr}")
     return command
 
 
@@ -69,7 +69,7 @@ def selector() -> Iterator[PollSelector]:
 
 @pytest.fixture(params=[0, 10], ids=["few ready", "many ready"])
 def beside(request: pytest.FixtureRequest, selector: PollSelector, descriptors: Descriptors) -> int:
-    """So many others that are always ready: select() returns many in another way than few."""
+    """How many other file objects are ready. select() has different code for few and for many."""
     writing = descriptors.pipe().writing
     for _ in range(request.param):
         selector.register(descriptors.own(os.dup(writing)), EVENT_WRITE, "beside")
@@ -81,14 +81,14 @@ def beside(request: pytest.FixtureRequest, selector: PollSelector, descriptors: 
 
 @pytest.fixture
 def ready(pipe: Pipe) -> int:
-    """The reading end of a pipe in which one byte waits."""
+    """The reading end of a pipe that holds one byte."""
     os.write(pipe.writing, b"x")
     return pipe.reading
 
 
 @pytest.fixture
 def many(pipe: Pipe) -> Iterator[list[int]]:
-    """So many descriptors ready for writing that several results have to be read from C."""
+    """300 writable descriptors, more than the memory that poll() reuses for results holds."""
     fds = [os.dup(pipe.writing) for _ in range(300)]
     yield fds
     for fd in fds:

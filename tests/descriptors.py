@@ -1,4 +1,4 @@
-"""Descriptors of every kind, in states that poll() reports."""
+"""Descriptors of every kind, in the states that poll() reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SocketPair = tuple[socket.socket, socket.socket]
 
 
 class Descriptors(ExitStack):
-    """Opens descriptors, and closes at the end those that are still its own."""
+    """Opens descriptors, and closes at the end those that are still open."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,12 +45,12 @@ class Descriptors(ExitStack):
         return Pipe(self.own(reading), self.own(writing))
 
     def ready(self, count: int) -> list[int]:
-        """Return so many descriptors that are readable."""
+        """Return *count* readable descriptors."""
         reading = self.pipe(b"x").reading
         return [self.own(os.dup(reading)) for _ in range(count)]
 
     def unused_number(self, fd: int) -> int:
-        """Duplicate *fd* to a number that nothing gets which is opened meanwhile."""
+        """Duplicate *fd* to a number so high that no other file gets it."""
         return self.own(fcntl.fcntl(fd, fcntl.F_DUPFD, 500))
 
     def socket_pair(self) -> SocketPair:
@@ -65,7 +65,7 @@ class Descriptors(ExitStack):
 
 @contextmanager
 def descriptor_limit(soft: int) -> Iterator[None]:
-    """Set the limit of open descriptors, which is also that of poll(2), for a while."""
+    """Set RLIMIT_NOFILE, which also limits poll(2), for a while."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
@@ -76,7 +76,7 @@ def descriptor_limit(soft: int) -> Iterator[None]:
 
 @contextmanager
 def room_for(count: int) -> Iterator[None]:
-    """Allow so many open descriptors, if the system does."""
+    """Allow *count* open descriptors, or skip the test if the system does not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < count:
         pytest.skip(f"no more than {hard} descriptors are allowed here")
@@ -85,7 +85,7 @@ def room_for(count: int) -> Iterator[None]:
         yield
 
 
-# ---- What hangs up, or breaks, once the function is called -----------------------------------
+# ---- Descriptors that hang up, or break, when the function is called -------------------------
 
 Made = tuple[int, Callable[[], object]]
 
@@ -120,7 +120,7 @@ def half_closed_tcp(d: Descriptors) -> Made:
 
     def shut_down() -> None:
         other.shutdown(socket.SHUT_WR)
-        # The segment that says so takes a moment, even on the loopback device.
+        # The segment takes a moment to arrive, even on the loopback device.
         assert poll_fd(one, POLLIN, PATIENCE * 1000) == POLLIN
 
     return one.fileno(), shut_down
@@ -142,7 +142,7 @@ def closed(d: Descriptors) -> Made:
     return number, lambda: d.close_fd(number)
 
 
-# ---- What is as it is ------------------------------------------------------------------------
+# ---- Descriptors whose state does not change -------------------------------------------------
 
 
 def nothing() -> None:
@@ -164,29 +164,5 @@ def regular_file(d: Descriptors) -> Made:
     return d.own(os.open(__file__, os.O_RDONLY)), nothing
 
 
-def directory(d: Descriptors) -> Made:
-    return d.own(os.open(os.path.dirname(__file__), os.O_RDONLY)), nothing
-
-
-def null_device(d: Descriptors) -> Made:
-    return d.own(os.open(os.devnull, os.O_RDWR)), nothing
-
-
-def path_only(d: Descriptors) -> Made:
-    # PyPy's os lacks the name; the number is the same on all of Linux but alpha, parisc, sparc.
-    flag = getattr(os, "O_PATH", 0o10000000)
-    return d.own(os.open(__file__, flag)), nothing
-
-
 def never_opened(_: Descriptors) -> Made:
     return NEVER_OPENED, nothing
-
-
-def eventfd_at_0(d: Descriptors, value: int = 0) -> Made:
-    if not hasattr(os, "eventfd"):
-        pytest.skip("os.eventfd is new in CPython 3.10")
-    return d.own(os.eventfd(value)), nothing
-
-
-def eventfd_at_1(d: Descriptors) -> Made:
-    return eventfd_at_0(d, 1)

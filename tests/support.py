@@ -1,4 +1,4 @@
-"""What several test files share: objects that are hard to deal with, threads, signals, programs."""
+"""Code that several test files share: sets, refusals, odd objects, threads, processes, signals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import _thread
 import contextlib
 import numbers
 import os
-import reprlib
 import signal
 import subprocess
 import sys
@@ -27,15 +26,15 @@ from pypoll.selector import _MASKS
 PYPY = sys.implementation.name == "pypy"
 HAS_PPOLL = bool(lib.pypoll_has_ppoll())
 
-# Seconds after which a test gives up. Nothing that is tested depends on it.
+# Seconds after which a test gives up. No guarantee depends on it.
 PATIENCE = 30.0
 MILLISECOND = 1_000_000
 C_INT_MAX = 2**31 - 1
-# Above every limit that tests are run with, so nothing is open at this number, nor near it.
+# Above every limit that the tests set, so this number is never open, nor are those near it.
 NEVER_OPENED = C_INT_MAX - 1000
 
 PROGRAMS = Path(__file__).with_name("programs")
-# Lets a program elsewhere find the pypoll that the tests find.
+# With this, a program in another directory imports the same pypoll as the tests.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 needs_ppoll = pytest.mark.skipif(not HAS_PPOLL, reason="built without ppoll(2)")
@@ -94,7 +93,7 @@ def contents(p: Poll) -> dict[int, int]:
 
 @contextlib.contextmanager
 def nothing_changes(p: Poll) -> Iterator[None]:
-    """Check that the set is afterwards what it was, that it polls, and that it can change."""
+    """Check that the set is the same afterwards, that it polls, and that it can be changed."""
     before, ready = list(contents(p).items()), p.poll(0)
     yield
     assert list(contents(p).items()) == before
@@ -105,9 +104,10 @@ def nothing_changes(p: Poll) -> Iterator[None]:
 
 
 def settled(selector: PollSelector) -> bool:
-    """Tell whether set and keys agree after a select(), as they must when nothing is going on.
+    """Return whether set and keys agree after a select(), as they must if nothing else is running.
 
-    By private names: a set that has more than the keys makes select() spin, which no call shows.
+    This reads private names, because a set with more descriptors than keys makes select() spin,
+    which no public call shows.
     """
     selector.select(0)
     expected = {fd: key.events for fd, key in selector._fd_to_key.items() if key.events}
@@ -119,14 +119,14 @@ def settled(selector: PollSelector) -> bool:
 
 
 class Refusal(NamedTuple):
-    """A bad argument, the exact type of the exception, and words of its message."""
+    """A bad argument, the exact type of the exception, and text that its message contains."""
 
     value: Any
     error: type[BaseException]
     words: tuple[str, ...] = ()
 
     def check(self, call: Callable[..., object], *args: object) -> None:
-        """Check that the call is refused so, in a message of bounded length."""
+        """Check that the call raises this exception, with a message of bounded length."""
         error = error_of(call, *args)
         assert type(error) is self.error
         assert [word for word in self.words if word not in str(error)] == []
@@ -134,75 +134,45 @@ class Refusal(NamedTuple):
 
 
 def error_of(call: Callable[..., object], *args: object) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller looks at it
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller checks it
         call(*args)
     return caught.value
 
 
 class Interruption(BaseException):
-    """Like KeyboardInterrupt, but raised by tests alone."""
+    """Like KeyboardInterrupt, but only tests raise it."""
 
 
-RAISED: dict[str, BaseException] = {
-    "OSError": OSError(5, "no"),
-    "ValueError": ValueError("no"),
-    "TypeError": TypeError("no"),
-    "KeyError": KeyError("no"),
-    "a BaseException": Interruption(),
-}
-
-# Where int refuses to print very many digits, reprlib shows a list of them by its type, unless it
-# has an answer of its own, as in newer versions.
-try:
-    reprlib.repr([10**5000])
-    UNPRINTED = "["
-except ValueError:
-    UNPRINTED = "list"
+# Each of these must propagate if a method of an argument raises it.
+RAISED = ValueError("no"), TypeError("no"), Interruption("no")
 
 
-# ---- Objects that are hard to deal with ------------------------------------------------------
-
-
-def _lie(*_arguments: object) -> Any:
-    return 7
+# ---- Odd objects -----------------------------------------------------------------------------
 
 
 class _Lies:
-    """Every method claims another number than the one that C sees."""
+    """Claims to be 7, and says yes to every comparison."""
 
-    __index__ = __int__ = __neg__ = __add__ = __radd__ = __mul__ = __rmul__ = _lie
-    __and__ = __rand__ = _lie
+    def _lie(self, *_arguments: object) -> Any:
+        return 7
 
-    def __float__(self) -> float:
-        return 7.0
-
-    def as_integer_ratio(self) -> tuple[int, int]:
-        return 7, 1
-
-    def __bool__(self) -> bool:
-        return False
-
-    def __eq__(self, other: object) -> bool:
-        return True
-
-    def __lt__(self, other: object) -> bool:
-        return False
-
-    __ne__ = __le__ = __ge__ = __eq__
-    __gt__ = __lt__
+    __index__ = __int__ = __float__ = __neg__ = __add__ = __radd__ = __mul__ = __rmul__ = _lie
+    __and__ = __rand__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _lie
+    as_integer_ratio = _lie
 
 
-class LyingInt(_Lies, int):  # type: ignore[misc]
+class LyingInt(_Lies, int):
+    """Counts as the number that it was made of, not as the one that its methods return."""
+
     __hash__ = int.__hash__
 
 
 class LyingFloat(_Lies, float):
-    __index__ = None  # type: ignore[assignment]
     __hash__ = float.__hash__
 
 
 class Index:
-    """Has `__index__()` alone, which returns or raises *answer*."""
+    """Has only `__index__()`, which returns or raises *answer*."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -214,7 +184,7 @@ class Index:
 
 
 class FileLike:
-    """Has `fileno()` alone, which returns or raises *answer*."""
+    """Has only `fileno()`, which returns or raises *answer*."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -233,14 +203,9 @@ class OnlyInt:
         return self.number
 
 
-class OnlyFloat:
-    def __float__(self) -> float:
-        return 1.0
-
-
 @numbers.Real.register
 class Measured:
-    """A real number that tells only how large it is."""
+    """A real number that has only `__float__()`."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -249,43 +214,11 @@ class Measured:
         return self.value
 
 
-class ReprRaises:
-    def __repr__(self) -> str:
-        raise LookupError("no repr")
-
-
-class Impostor:
-    """Claims to be of another class."""
-
-    def __init__(self, claimed: type) -> None:
-        self.claimed = claimed
-
-    @property  # type: ignore[misc] # an object's own can be assigned to
-    def __class__(self) -> Any:
-        return self.claimed
-
-
-class EqualToAll(type):
-    """Makes classes that are equal to every other, int and str among them."""
-
-    def __eq__(cls, other: object) -> bool:
-        return True
-
-    def __ne__(cls, other: object) -> bool:
-        return False
-
-    __hash__ = type.__hash__
-
-
-# reprlib chooses what to do by the name of a class alone.
-FakeArray = type("array", (), {})
-
-
 # ---- Threads ---------------------------------------------------------------------------------
 
 
 class Thread:
-    """Does a job in a thread that the threading module does not know, and keeps what came of it."""
+    """Runs a job in a thread that the threading module does not know, and keeps its result."""
 
     def __init__(self, job: Callable[..., Any], *arguments: object) -> None:
         self.error: BaseException | None = None
@@ -305,14 +238,14 @@ class Thread:
         return self._running.locked()
 
     def ends(self, patience: float = PATIENCE) -> bool:
-        """Tell whether it ends in so many seconds."""
+        """Return whether it ends within *patience* seconds."""
         ended = self._running.acquire(timeout=patience)
         if ended:
             self._running.release()
         return ended
 
     def join(self) -> Any:
-        """Return what the job returns, or raise what it raises."""
+        """Return the job's result, or raise its exception."""
         assert self.ends()
         if self.error:
             raise self.error
@@ -320,15 +253,16 @@ class Thread:
 
 
 def waiting_thread(p: Poll, wait: Callable[[], object] | None = None) -> Thread:
-    """Return a thread that waits in *p* already, by p.poll() unless told otherwise."""
+    """Return a thread that is already waiting in *p*, by p.poll() or by *wait*."""
+    call = wait or p.poll
 
-    def job(p: Poll, wait: Callable[[], object] | None) -> object:
+    def job() -> object:
         while True:
-            # The one that looks whether this one waits may be there first.
+            # The poll(0) below may be in the set at this moment.
             with contextlib.suppress(RuntimeError):
-                return wait() if wait else p.poll()
+                return call()
 
-    thread = Thread(job, p, wait)
+    thread = Thread(job)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -341,7 +275,7 @@ def waiting_thread(p: Poll, wait: Callable[[], object] | None = None) -> Thread:
 
 @contextlib.contextmanager
 def written_after(pipe: Pipe, seconds: float = 0.05) -> Iterator[None]:
-    """Write a byte into the pipe a moment later, from another thread."""
+    """Write a byte into the pipe after some time, from another thread."""
     timer = threading.Timer(seconds, os.write, (pipe.writing, b"x"))
     timer.start()
     try:
@@ -352,7 +286,7 @@ def written_after(pipe: Pipe, seconds: float = 0.05) -> Iterator[None]:
 
 @contextlib.contextmanager
 def switching_often(interval: float = 1e-6) -> Iterator[None]:
-    """Have threads take turns at nearly every instruction."""
+    """Let threads take turns at nearly every instruction."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(interval)
     try:
@@ -365,7 +299,7 @@ def switching_often(interval: float = 1e-6) -> Iterator[None]:
 
 
 def in_child(test: Callable[[], None]) -> int:
-    """Run *test* in a forked child; return the child's process number."""
+    """Run *test* in a forked child, and return its process ID."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -381,7 +315,7 @@ def in_child(test: Callable[[], None]) -> int:
 
 
 def succeeds(child: int) -> bool:
-    """Wait for the child with a limit: one that hangs is a failure too."""
+    """Wait for the child, and return whether it succeeded. A child that hangs has failed."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         finished, status = os.waitpid(child, os.WNOHANG)
@@ -402,7 +336,7 @@ Handler = Callable[[int, Optional[FrameType]], object]
 def handling(
     handler: Handler, after: float = 0, interval: float = 0, number: int = signal.SIGALRM
 ) -> Iterator[None]:
-    """Handle a signal so, and send SIGALRM to the process after some seconds, if any."""
+    """Install a handler, and send SIGALRM to the process *after* some seconds unless it is 0."""
     before = signal.signal(number, handler)
     signal.setitimer(signal.ITIMER_REAL, after, interval)
     try:
@@ -422,5 +356,5 @@ def blocked(*numbers: int) -> Iterator[None]:
 
 
 def to_main_thread(number: int) -> None:
-    """Send the main thread a signal: any thread may take what is sent to the process."""
+    """Send a signal to the main thread. Any thread may get one that is sent to the process."""
     signal.pthread_kill(threading.main_thread().ident or 0, number)

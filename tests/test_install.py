@@ -1,18 +1,15 @@
-"""`install()` puts pypoll in the place of select.poll for a whole process, and only then."""
+"""`install()` replaces select.poll for a whole process; importing pypoll does not."""
 
 from __future__ import annotations
 
 import select
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pypoll
-
-PROGRAM = Path(__file__).parent / "programs" / "install.py"
+from support import ran
 
 
 @pytest.mark.parametrize(
@@ -28,15 +25,8 @@ PROGRAM = Path(__file__).parent / "programs" / "install.py"
     ],
 )
 def test_install(guarantee: str, tmp_path: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, str(PROGRAM), guarantee],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    status, _, errors = ran("install", tmp_path, guarantee)
+    assert (status, errors) == (0, "")
 
 
 def test_the_import_alone_replaces_nothing() -> None:

@@ -1,7 +1,7 @@
-"""What poll(), ppoll() and poll_fd() return: which events, and in which order.
+"""Which events poll(), ppoll() and poll_fd() return, and in which order.
 
-Everything is polled on real descriptors. Some sets have more than 256 ready, because results are
-read from C in steps of that size.
+All descriptors are real. Some sets are large, because few and many results are read in different
+ways.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import errno
 import os
 import random
 import select
-import threading
 from typing import Any, Callable
 
 import pytest
@@ -21,16 +20,11 @@ from descriptors import (
     Made,
     closed,
     descriptor_limit,
-    directory,
-    eventfd_at_0,
-    eventfd_at_1,
     half_closed_socket,
     half_closed_tcp,
     master_without_slave,
     never_opened,
-    null_device,
     out_of_band_byte,
-    path_only,
     reader_without_writer,
     regular_file,
     room_for,
@@ -41,19 +35,18 @@ from pypoll import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, Poll, P
 from support import (
     HAS_PPOLL,
     NEVER_OPENED,
+    LyingInt,
     Pipe,
     contents,
     error_of,
     linux_only,
     needs_ppoll,
-    rows,
     set_of,
 )
 
 DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
-# Not every system has it; the rows that need it are Linux's.
+# Not every system has it. The test that needs it runs on Linux.
 POLLRDHUP: int = getattr(pypoll, "POLLRDHUP", 0)
-SIZES = [0, 1, 2, 7, 8, 9, 255, 256, 257, 300, 511, 512, 513, 1000]
 MASK = () if HAS_PPOLL else None
 
 Opened = Callable[[Descriptors], Made]
@@ -66,23 +59,9 @@ def opened_by(make: Opened, descriptors: Descriptors) -> int:
     return fd
 
 
-def through_poll(fd: int, mask: int) -> int:
-    ready = set_of({fd: mask}).poll(0)
-    assert [number for number, _ in ready] == [fd] * len(ready)
-    assert len(ready) <= 1
-    return dict(ready).get(fd, 0)
-
-
-def through_modify(fd: int, mask: int) -> int:
-    p = set_of({fd: 0})
-    p.modify(fd, mask)
-    return dict(p.poll(0)).get(fd, 0)
-
-
-# Each looks at once what one descriptor has ready.
+# Each returns the events of one descriptor without waiting.
 LOOKS = [
-    pytest.param(through_poll, id="poll"),
-    pytest.param(through_modify, id="modify"),
+    pytest.param(lambda fd, mask: dict(set_of({fd: mask}).poll(0)).get(fd, 0), id="poll"),
     pytest.param(
         lambda fd, mask: dict(set_of({fd: mask}).ppoll(0, ())).get(fd, 0),
         id="ppoll",
@@ -102,11 +81,10 @@ def test_the_default_mask_is_readable_urgent_or_writable(pipe: Pipe) -> None:
     assert p.poll(0) == []
     p.register(pipe.writing)
     os.write(pipe.writing, b"x")
-    assert p.poll() == [(fd, poll_fd(fd)) for fd in pipe]
     assert p.poll() == [(pipe.reading, POLLIN), (pipe.writing, POLLOUT)]
 
 
-def test_a_file_and_a_socket_are_polled_by_their_descriptor(descriptors: Descriptors) -> None:
+def test_files_and_sockets_are_polled_by_their_descriptor(descriptors: Descriptors) -> None:
     one, other = descriptors.socket_pair()
     other.send(b"x")
     with open(one.fileno(), "rb", closefd=False) as file:
@@ -115,8 +93,6 @@ def test_a_file_and_a_socket_are_polled_by_their_descriptor(descriptors: Descrip
             p.register(fd, POLLIN)
             assert p.poll() == [(one.fileno(), POLLIN)]
             assert poll_fd(fd, POLLIN) == POLLIN
-            p.modify(fd, POLLOUT)
-            assert p.poll() == [(one.fileno(), POLLOUT)]
             assert p.unregister(fd) is None  # type: ignore[func-returns-value]
             assert p.poll(0) == []
 
@@ -134,55 +110,37 @@ def test_registering_again_replaces_the_mask_and_keeps_the_place(descriptors: De
 
 # ---- Events ----------------------------------------------------------------------------------
 
-OBSERVED: dict[str, tuple[Opened, int, int]] = {
-    "reader without writer, 0": (reader_without_writer, 0, POLLHUP),
-    "reader without writer, IN": (reader_without_writer, POLLIN, POLLHUP),
-    "writer without reader, 0": (writer_without_reader, 0, POLLERR),
-    "writer without reader, OUT": (writer_without_reader, POLLOUT, POLLERR | POLLOUT),
-    "half closed socket, IN": (half_closed_socket, POLLIN, POLLIN),
-    "half closed socket, RDHUP": (half_closed_socket, POLLRDHUP, POLLRDHUP),
-    "half closed socket": (half_closed_socket, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
-    "half closed TCP, IN": (half_closed_tcp, POLLIN, POLLIN),
-    "half closed TCP, RDHUP": (half_closed_tcp, POLLRDHUP, POLLRDHUP),
-    "half closed TCP": (half_closed_tcp, POLLIN | POLLRDHUP, POLLIN | POLLRDHUP),
-    "TCP out-of-band byte, PRI": (out_of_band_byte, POLLPRI, POLLPRI),
-    "TCP out-of-band byte, default": (out_of_band_byte, DEFAULT_MASK, POLLPRI | POLLOUT),
-    "unconnected TCP, default": (unconnected_tcp, DEFAULT_MASK, POLLOUT | POLLHUP),
-    "regular file, default": (regular_file, DEFAULT_MASK, POLLIN | POLLOUT),
-    "directory, default": (directory, DEFAULT_MASK, POLLIN | POLLOUT),
-    "/dev/null, default": (null_device, DEFAULT_MASK, POLLIN | POLLOUT),
-    "O_PATH, default": (path_only, DEFAULT_MASK, POLLNVAL),
-    "closed, default": (closed, DEFAULT_MASK, POLLNVAL),
-    "closed, 0": (closed, 0, POLLNVAL),
-    "never opened, default": (never_opened, DEFAULT_MASK, POLLNVAL),
-    "never opened, 0": (never_opened, 0, POLLNVAL),
-    "eventfd at 0": (eventfd_at_0, POLLIN | POLLOUT, POLLOUT),
-    "eventfd at 1": (eventfd_at_1, POLLIN | POLLOUT, POLLIN | POLLOUT),
-    "pty master without slave": (master_without_slave, DEFAULT_MASK, POLLOUT | POLLHUP),
-    "pty master without slave, IN": (master_without_slave, POLLIN, POLLHUP),
+# What Linux reports with the default mask.
+OBSERVED: dict[Opened, int] = {
+    reader_without_writer: POLLHUP,
+    writer_without_reader: POLLERR | POLLOUT,
+    half_closed_socket: POLLIN | POLLOUT,
+    half_closed_tcp: POLLIN | POLLOUT,
+    out_of_band_byte: POLLPRI | POLLOUT,
+    unconnected_tcp: POLLOUT | POLLHUP,
+    regular_file: POLLIN | POLLOUT,
+    closed: POLLNVAL,
+    never_opened: POLLNVAL,
+    master_without_slave: POLLOUT | POLLHUP,
 }
 
 
 @linux_only
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("row", rows(OBSERVED))
-def test_linux_reports(descriptors: Descriptors, row: tuple[Opened, int, int], look: Look) -> None:
-    opened, mask, event = row
-    assert look(opened_by(opened, descriptors), mask) == event
-
-
-@linux_only
-@pytest.mark.parametrize("opened", {opened for opened, _, _ in OBSERVED.values()})
-def test_select_poll_reports_the_same(descriptors: Descriptors, opened: Opened) -> None:
+@pytest.mark.parametrize("opened", OBSERVED)
+def test_events_on_linux_are_those_of_select_poll(
+    descriptors: Descriptors, opened: Opened, look: Look
+) -> None:
     fd = opened_by(opened, descriptors)
-    for mask in 0, POLLIN, POLLOUT, DEFAULT_MASK, POLLRDHUP, 0x7FFF, 0xFFFF:
+    assert look(fd, DEFAULT_MASK) == OBSERVED[opened]
+    for mask in 0, POLLIN, POLLOUT, POLLPRI, POLLRDHUP, 0x7FFF, 0xFFFF:
         theirs = select.poll()
         theirs.register(fd, mask)
-        assert set_of({fd: mask}).poll(0) == theirs.poll(0)
+        assert look(fd, mask) == dict(theirs.poll(0)).get(fd, 0)
 
 
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("mask", [0, POLLIN, POLLOUT, POLLERR | POLLHUP | POLLNVAL])
+@pytest.mark.parametrize("mask", [0, POLLIN | POLLOUT])
 def test_errors_and_hangups_are_reported_whatever_the_mask(
     descriptors: Descriptors, mask: int, look: Look
 ) -> None:
@@ -191,23 +149,13 @@ def test_errors_and_hangups_are_reported_whatever_the_mask(
     assert look(NEVER_OPENED, mask) == POLLNVAL
 
 
-def test_a_mask_of_0_waits_for_a_hangup_and_nothing_else(descriptors: Descriptors) -> None:
-    reading, writing = descriptors.pipe(b"x")
-    p = set_of({reading: 0})
-    assert p.poll(0) == []
-    timer = threading.Timer(0.05, descriptors.close_fd, (writing,))
-    timer.start()
-    assert p.poll() == [(reading, POLLHUP)]
-    timer.join()
-
-
 @pytest.mark.parametrize("look", LOOKS)
 def test_events_have_every_bit_of_the_mask_that_is_ready(
     pipe: Pipe, ready: int, look: Look
 ) -> None:
     for fd in ready, pipe.writing:
         whole = look(fd, 0xFFFF)
-        assert whole & 0xFFFF == whole != 0
+        assert 0 < whole <= 0xFFFF
         assert look(fd, 0) == 0
         for bit in (1 << shift for shift in range(16)):
             assert look(fd, bit) == whole & bit
@@ -237,18 +185,14 @@ def test_a_closed_descriptor_yields_pollnval_until_it_is_unregistered_or_reopene
 # ---- The list --------------------------------------------------------------------------------
 
 
-class Number(int):
-    pass
-
-
 @pytest.mark.parametrize("count", [0, 1, 2, 300])
-def test_each_result_is_a_fresh_list_of_plain_tuples_of_plain_ints(
+def test_each_result_is_a_new_list_of_plain_tuples_of_plain_ints(
     descriptors: Descriptors, count: int
 ) -> None:
     p = Poll()
     for fd in descriptors.ready(count):
-        p.register(Number(fd), PollEvent.POLLIN)
-    lists = [p.poll(0), p.poll(0), p.ppoll(0), p.ppoll(0), p.ppoll(0, MASK)]
+        p.register(LyingInt(fd), PollEvent.POLLIN)
+    lists = [p.poll(0), p.poll(0), p.ppoll(0), p.ppoll(0, MASK)]
     for result in lists:
         assert type(result) is list
         assert len(result) == count
@@ -258,66 +202,56 @@ def test_each_result_is_a_fresh_list_of_plain_tuples_of_plain_ints(
     assert len({id(result) for result in lists}) == len(lists)
     lists[0].clear()
     assert p.poll(0) == lists[1]
-    for fd in p:
-        assert type(poll_fd(Number(fd), PollEvent.POLLIN, 0)) is int
-        assert type(poll_fd(Number(fd), POLLOUT, 0)) is int
 
 
-def test_the_least_event_of_the_least_descriptor_is_a_result(ready: int) -> None:
-    before = os.dup(0)
-    try:
-        os.dup2(ready, 0)
-        p = set_of({0: POLLIN})
-        assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, MASK) == [(0, POLLIN)]
-        assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
-    finally:
-        os.dup2(before, 0)
-        os.close(before)
+def test_poll_fd_returns_a_plain_int(ready: int) -> None:
+    for mask in PollEvent.POLLIN, PollEvent.POLLOUT:
+        assert type(poll_fd(LyingInt(ready), mask, 0)) is int
 
 
-@pytest.mark.parametrize("size", SIZES)
+def test_event_1_of_descriptor_0_is_a_result(ready: int) -> None:
+    with open(os.devnull) as before:
+        os.dup2(0, before.fileno())
+        try:
+            os.dup2(ready, 0)
+            p = set_of({0: POLLIN})
+            assert p.poll() == p.poll(0) == p.poll(1) == p.ppoll(None, MASK) == [(0, POLLIN)]
+            assert poll_fd(0, POLLIN) == poll_fd(0, POLLIN, 0) == POLLIN
+        finally:
+            os.dup2(before.fileno(), 0)
+
+
+# Up to 8 results, up to 256, and more are read in different ways.
+@pytest.mark.parametrize("size", [2, 8, 9, 256, 257, 1100])
 def test_results_are_in_the_order_of_registration(descriptors: Descriptors, size: int) -> None:
+    chance = random.Random(size)
     with room_for(4096):
         fds = descriptors.ready(size)
-        random.Random(size).shuffle(fds)
-        p = set_of(dict.fromkeys(fds, POLLIN))
-        for _ in range(2):
-            assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-        assert list(p) == fds
-        # Others that are not ready are left out, wherever they stand.
         idle = descriptors.pipe().reading
+        chance.shuffle(fds)
         p = Poll()
         for fd in fds:
             p.register(fd, POLLIN)
+            # Others that are not ready are left out.
             p.register(descriptors.own(os.dup(idle)), POLLIN)
-        assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-
-
-@pytest.mark.parametrize("size", [2, 256, 300, 1000])
-def test_registering_anew_changes_the_order_to_the_end(descriptors: Descriptors, size: int) -> None:
-    with room_for(4096):
-        fds = descriptors.ready(size)
-        chance = random.Random(size)
-        p = set_of(dict.fromkeys(fds, POLLIN))
+        assert p.poll(0) == p.poll(0) == [(fd, POLLIN) for fd in fds]
         for _ in range(3):
             moved = chance.sample(fds, size // 2)
             for fd in moved:
                 p.unregister(fd)
             kept = [fd for fd in fds if fd not in moved]
             assert p.poll(0) == [(fd, POLLIN) for fd in kept]
-            fds = kept + moved
             for fd in moved:
                 p.register(fd, POLLIN)
+            fds = kept + moved
             assert p.poll(0) == [(fd, POLLIN) for fd in fds]
-            assert list(p) == fds
-        for fd in chance.sample(fds, size):
-            p.unregister(fd)
-        assert (p.poll(0), list(p)) == ([], [])
+            assert [fd for fd in p if fd in fds] == fds
 
 
 # ---- More descriptors than the system allows -------------------------------------------------
 
-NUMBERS = range(NEVER_OPENED - 200, NEVER_OPENED)
+# Never open. They are random, so some collide in the set's hash table.
+NUMBERS = random.Random(1).sample(range(NEVER_OPENED - 10**6, NEVER_OPENED), 200)
 
 
 def assert_einval(call: Callable[..., object], *args: object) -> None:
@@ -326,8 +260,8 @@ def assert_einval(call: Callable[..., object], *args: object) -> None:
     assert error.args == (errno.EINVAL, os.strerror(errno.EINVAL))
 
 
-@pytest.mark.parametrize("timeout", [None, 0, 5, 2.5])
-def test_more_descriptors_than_rlimit_nofile_are_einval_and_lose_nothing(timeout: Any) -> None:
+@pytest.mark.parametrize("timeout", [None, 0, 2.5])
+def test_more_descriptors_than_rlimit_nofile_raise_einval_and_lose_nothing(timeout: Any) -> None:
     masks = {number: number & 7 for number in NUMBERS}
     p = set_of(masks)
     expected = [(number, POLLNVAL) for number in NUMBERS]
@@ -352,27 +286,15 @@ def test_poll_fd_raises_einval_if_not_one_descriptor_is_allowed(pipe: Pipe) -> N
     assert poll_fd(pipe.writing) == POLLOUT
 
 
-@pytest.mark.parametrize("spread", ["first", "last", "every other", "at random"])
-@pytest.mark.parametrize("removed", [1, 8, 17, 24, 100])
-def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(
-    removed: int, spread: str
-) -> None:
+@pytest.mark.parametrize("removed", [1, 24, 100])
+def test_unregistered_descriptors_do_not_count_toward_rlimit_nofile(removed: int) -> None:
     p = set_of(dict.fromkeys(NUMBERS, POLLIN))
-    gone = {
-        "first": NUMBERS[:removed],
-        "last": NUMBERS[-removed:],
-        "every other": NUMBERS[: 2 * removed : 2],
-        "at random": random.Random(removed).sample(NUMBERS, removed),
-    }[spread]
+    gone = random.Random(removed).sample(NUMBERS, removed)
     for number in gone:
         p.unregister(number)
     kept = [number for number in NUMBERS if number not in gone]
+    assert contents(p) == dict.fromkeys(kept, POLLIN)
     with descriptor_limit(len(kept)):
         assert p.poll(0) == p.poll() == [(number, POLLNVAL) for number in kept]
     with descriptor_limit(len(kept) - 1):
         assert_einval(p.poll)
-    # The places of those that are left were kept in step.
-    p.modify(kept[-1], POLLOUT)
-    p.register(gone[0], POLLPRI)
-    last = [(kept[-1], POLLOUT), (gone[0], POLLPRI)]
-    assert list(contents(p).items()) == [*((fd, POLLIN) for fd in kept[:-1]), *last]

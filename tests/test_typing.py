@@ -20,16 +20,14 @@ STUB = Path(str(_shim.__file__)).parent / "_shim.pyi"
 USER_CODE = Path(__file__).parent / "user_code.py"
 
 
-needs_mypy = pytest.mark.skipif(
-    importlib.util.find_spec("mypy") is None, reason="mypy is not installed here"
-)
-needs_pyright = pytest.mark.skipif(
-    importlib.util.find_spec("basedpyright") is None, reason="basedpyright is not installed here"
-)
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(package) is None, reason=f"{package} is not installed"
+    )
 
 
-def checked(directory: Path, *command: str) -> None:
-    # pyright finds the interpreter, and by that the package, there, if it verifies types.
+def check(directory: Path, *command: str) -> None:
+    # To verify types, pyright looks for the interpreter in PATH, and for the package with it.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     ran = subprocess.run(
         [sys.executable, "-m", *command],
@@ -43,16 +41,13 @@ def checked(directory: Path, *command: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@needs_mypy
+@needs("mypy")
 @pytest.mark.parametrize("system", ["linux", "darwin", "freebsd14"])
 def test_users_code_passes_a_strict_check_by_mypy(system: str, tmp_path: Path) -> None:
-    cache = str(tmp_path / "cache")
-    checked(
-        tmp_path, "mypy", "--strict", "--platform", system, "--cache-dir", cache, str(USER_CODE)
-    )
+    check(tmp_path, "mypy", "--strict", "--platform", system, str(USER_CODE))
 
 
-@needs_pyright
+@needs("basedpyright")
 @pytest.mark.parametrize("system", ["Linux", "Darwin"])
 def test_users_code_passes_a_strict_check_by_pyright(system: str, tmp_path: Path) -> None:
     settings = {
@@ -63,36 +58,30 @@ def test_users_code_passes_a_strict_check_by_pyright(system: str, tmp_path: Path
         "pythonPlatform": system,
     }
     (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings), "utf-8")
-    checked(tmp_path, "basedpyright", "--pythonpath", sys.executable, "--warnings")
+    check(tmp_path, "basedpyright", "--pythonpath", sys.executable, "--warnings")
 
 
-@needs_pyright
-def test_the_type_of_everything_that_users_can_reach_is_known(tmp_path: Path) -> None:
-    checked(tmp_path, "basedpyright", "--verifytypes", "pypoll", "--ignoreexternal")
+@needs("basedpyright")
+def test_the_types_of_all_public_names_are_known(tmp_path: Path) -> None:
+    check(tmp_path, "basedpyright", "--verifytypes", "pypoll", "--ignoreexternal")
 
 
-# mypy's stubtest sees two variables, ffi and lib, and nothing of what is in them.
-def test_the_stub_names_just_what_the_compiled_module_has() -> None:
+# mypy's stubtest checks the variables ffi and lib, but not their attributes.
+def test_the_stub_names_exactly_what_the_module_has_and_the_package_uses() -> None:
     stub = STUB.read_text("utf-8")
-    named = set(re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub))
-    assert named == set(dir(lib))
-    for name in re.findall(r"def (\w+)\(self", stub.split("class _Ffi")[1].split("class _Lib")[0]):
-        assert callable(getattr(ffi, name))
-
-
-def test_the_stub_names_just_what_the_package_uses() -> None:
     sources = "".join(path.read_text("utf-8") for path in STUB.parent.glob("*.py"))
-    stub = STUB.read_text("utf-8")
-    for name in re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub):
-        assert f"lib.{name}" in sources, name
-    for name in re.findall(r"def (\w+)\(self", stub.split("class _Ffi")[1].split("class _Lib")[0]):
+    functions = set(re.findall(r"\b(?:pypoll|PYPOLL)_\w+", stub))
+    assert functions == set(dir(lib))
+    assert functions <= set(re.findall(r"\blib\.(\w+)", sources))
+    ffi_stub = stub.split("class _Ffi")[1].split("class _Lib")[0]
+    for name in re.findall(r"def (\w+)\(self", ffi_stub):
+        assert callable(getattr(ffi, name))
         assert re.search(rf"\bffi\.{name}\b", sources), name
 
 
 def test_functions_of_the_stub_take_as_many_arguments_as_those_of_the_module() -> None:
-    introspecting: Any = ffi
+    typeof: Any = getattr(ffi, "typeof")  # noqa: B009 - the stub lacks it
     declared = re.findall(r"def (pypoll_\w+)\(\s*self(.*?)\)", STUB.read_text("utf-8"), re.DOTALL)
     for name, parameters in declared:
-        function = introspecting.typeof(getattr(lib, name))
-        assert parameters.count(":") == len(function.args), name
+        assert parameters.count(":") == len(typeof(getattr(lib, name)).args), name
     assert len(declared) >= 20

@@ -1,4 +1,4 @@
-"""What users write, for test_typing.py: type checkers must accept all of it, and see through it."""
+"""What users write, for test_typing.py: type checkers must accept it and infer these types."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 class Port:
-    """What has a descriptor without being a file."""
+    """Has a descriptor, but is not a file."""
 
     def fileno(self) -> int:
         return 0
 
 
 class Number:
-    """What stands for an integer, as those of numpy do."""
+    """Converts to an int, like the integers of numpy."""
 
     def __index__(self) -> int:
         return 1
 
 
 class Watched(select.Poll):
-    """A subclass with state and a constructor of its own."""
+    """A subclass with its own state and constructor."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -51,11 +51,9 @@ def serve(poller: select.Poll, connection: socket.socket) -> list[tuple[int, int
         assert_type(poller.poll(timeout), list[tuple[int, int]])
         assert_type(select.poll_fd(connection, select.POLLIN, timeout), int)
     assert_type(poller.ppoll(None, {2, 15}), list[tuple[int, int]])
-    poller.ppoll(5)
     poller.ppoll()
     poller.ppoll(Number(), [signal.SIGTERM])
     poller.ppoll(0, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-    poller.ppoll(0, None)
     poller.register(Port(), Number())
     poller.register(sys.stdin)
     for fd, event in poller.poll():
@@ -63,21 +61,13 @@ def serve(poller: select.Poll, connection: socket.socket) -> list[tuple[int, int
         assert_type(select.PollEvent(event), select.PollEvent)
     assert_type(poller[connection], int)
     assert_type(connection in poller, bool)
-    assert_type([fd for fd in poller], list[int])  # noqa: C416 - what is iterated over is the point
+    assert_type(next(iter(poller)), int)
     assert_type(len(poller), int)
-    assert_type(select.poll_fd(connection, select.POLLOUT, 2), int)
     assert_type(select.poll(), select.Poll)
-    assert_type(bool(poller), bool)
-    assert_type(repr(poller), str)
-    assert_type(Port() in poller, bool)
-    assert_type(poller[Port()], int)
-    poller.unregister(connection)
     poller.unregister(Port())
     watched = Watched("name")
     assert_type(watched, Watched)
     assert_type(watched.name, str)
-    assert_type(select.Poll(), select.Poll)
-    assert_type(select.poll_fd(0), int)
     assert_type(select.poll_fd(Port(), Number(), Number()), int)
     assert_type(pypoll.__version__, str)
     return watched.poll(0)
@@ -106,7 +96,7 @@ def constants() -> None:
 
 
 class Named(select.PollSelector):
-    """A selector of one's own."""
+    """A subclass of PollSelector."""
 
     name: str = ""
 
@@ -122,7 +112,6 @@ async def loop_with_selector(connection: socket.socket) -> None:
             assert_type(events, int)
     assert_type(selector.get_key(connection), selectors.SelectorKey)
     assert_type(selector.get_map(), Mapping[Any, selectors.SelectorKey])
-    assert_type(selector.get_map()[connection], selectors.SelectorKey)
     assert_type(selector.unregister(connection), selectors.SelectorKey)
     with select.PollSelector() as other:
         assert_type(other, select.PollSelector)
@@ -134,7 +123,7 @@ async def loop_with_selector(connection: socket.socket) -> None:
 
 
 def drop_in() -> None:
-    """The select module of the interpreter with pypoll's poll in it."""
+    """The interpreter's select module with pypoll's poll in it."""
     assert_type(selecting.poll(), pypoll.Poll)
     assert_type(selecting.POLLIN | selecting.POLLHUP, int)
     assert_type(selecting.select([Port()], [], [], 1.0)[0], list[Port])
@@ -153,7 +142,7 @@ def annotated(fd: pypoll.types.FileDescriptorLike, timeout: pypoll.types.Timeout
     return pypoll.poll_fd(fd, pypoll.POLLIN, timeout)
 
 
-# Each of these must be refused: a comment without a mistake is one, to both type checkers.
+# Type checkers must refuse each of these lines: they report a comment that they do not need.
 def mistakes(poller: select.Poll, selector: select.PollSelector) -> None:
     poller.register("0")  # type: ignore[arg-type]
     poller.register(0, 1.5)  # type: ignore[arg-type]
@@ -161,21 +150,15 @@ def mistakes(poller: select.Poll, selector: select.PollSelector) -> None:
     poller.poll("1")  # type: ignore[arg-type]
     poller.poll(timeout=1)  # type: ignore[call-arg]
     poller.ppoll(0, 15)  # type: ignore[arg-type]
-    select.poll_fd()  # type: ignore[call-arg]
-    select.poll_fd(0, "in")  # type: ignore[arg-type]
     select.poll_fd(0, 1, 2j)  # type: ignore[arg-type]
     select.poll(1)  # type: ignore[call-arg]
-    select.Poll(sizehint=1)  # type: ignore[call-arg]
     select.POLLNONE  # type: ignore[attr-defined]  # noqa: B018
     select.PollEvent.POLLNONE  # type: ignore[attr-defined]  # noqa: B018
-    poller.unregister(None)  # type: ignore[arg-type]
     poller[0] = 1  # type: ignore[index]
-    poller[1.5]  # type: ignore[index]
     "0" in poller  # type: ignore[operator]  # noqa: B015
     poller.ppoll(0, "15")  # type: ignore[arg-type]
     poller.nothing = 1  # type: ignore[attr-defined]
     selector.register("0", select.EVENT_READ)  # type: ignore[arg-type]
-    selector.register(0)  # type: ignore[call-arg]
     selector.select("1")  # type: ignore[arg-type]
     if sys.platform == "linux":
         select.POLLINIGNEOF  # type: ignore[attr-defined]  # noqa: B018

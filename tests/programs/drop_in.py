@@ -1,4 +1,4 @@
-"""A program for the select module, which is given pypoll under that name."""
+"""A program written for the select module that imports pypoll under that name."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""After a handler raised in a wait, others may wait: under the monkey patches of two packages."""
+"""Objects stay usable after a handler raised in a wait, under gevent's or eventlet's patches."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def interrupted() -> None:
 for _ in range(3):
     interrupted()
     assert wait(0) == []
-    # Under a monkey patch, this is a greenlet of the same thread.
+    # Under the patches, this is a greenlet of the same thread.
     answers.clear()
     other = threading.Thread(target=lambda: answers.append(wait(0)))
     other.start()

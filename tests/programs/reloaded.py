@@ -1,4 +1,4 @@
-"""Forks after a second import: handlers registered twice would take the same locks twice."""
+"""Forks after a second import. Fork handlers registered twice would take each lock twice."""
 
 import importlib
 import os

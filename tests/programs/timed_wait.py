@@ -1,4 +1,4 @@
-"""Waits as argv names it, and prints how long that took and what it returned."""
+"""Runs the wait that argv names, and prints how long it took and what it returned."""
 
 from __future__ import annotations
 
