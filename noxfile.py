@@ -157,15 +157,6 @@ def greenlets(session: nox.Session) -> None:
 
 
 @nox.session
-def programs(session: nox.Session) -> None:
-    """Check that pypoll.select has every name that popular packages use from select."""
-    packages = "gevent paramiko pexpect pika psutil psycopg2-binary pyserial pyzmq sh supervisor"
-    packages += " tornado twisted urllib3 waitress watchdog"
-    install_pypoll(session, *packages.split())
-    session.run("pytest", "tests/test_select_module.py")
-
-
-@nox.session
 def lint(session: nox.Session) -> None:
     """Check code style with ruff, spelling with codespell, and prose with proselint."""
     session.install("ruff", "codespell", "proselint>=0.16")
