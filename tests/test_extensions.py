@@ -210,7 +210,7 @@ def test_the_selectors_of_the_standard_library_can_use_the_class(pipe: Pipe) -> 
 COPIES: list[Callable[[Any], object]] = [
     copy.copy,
     copy.deepcopy,
-    *((lambda p, n=protocol: pickle.dumps([p], n)) for protocol in range(6)),  # type: ignore[misc]
+    *((lambda p, n=protocol: pickle.dumps([p], n)) for protocol in range(6)),
 ]
 
 
