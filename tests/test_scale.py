@@ -7,7 +7,7 @@ from typing import Callable
 
 import pytest
 
-from support import PYPY, linux_only, ran
+from support import linux_only, ran
 
 pytestmark = pytest.mark.native
 
@@ -46,12 +46,6 @@ def test_results_are_right_and_in_order_with_many_descriptors(run: Run, count: i
 @linux_only
 def test_a_large_set_takes_26_bytes_per_descriptor_and_gives_them_back(run: Run) -> None:
     run("large_set", 1_000_000)
-
-
-@linux_only
-@pytest.mark.skipif(PYPY, reason="PyPy's collector takes megabytes at a time")
-def test_an_empty_set_takes_at_most_700_bytes(run: Run) -> None:
-    run("empty_sets", 100_000)
 
 
 @linux_only
