@@ -1,13 +1,15 @@
 /* poll(2) and ppoll(2) over a set of descriptors. docs/design.md explains how it works
  * and why. In short:
  *
- * A set is an array in the order of registration and an index from descriptor to place.
- * Each change is one call, under a lock, and costs O(1). Each wait is one call, too, and
- * polls its own copy of the array. The set is marked as busy only inside such a call, so
- * no exception, signal, thread or greenlet can leave it marked.
+ * A set has an array of entries in the order of registration, and an index that maps a
+ * descriptor to its entry. Each change is one call, which takes a lock and O(1) time. Each
+ * wait is one call, too, and polls its own copy of the array. The set is marked as busy only
+ * during this call, so no exception, signal, thread or greenlet can leave it marked.
  *
  * Functions marked inline are on the path to the system call and back. After a system
- * call the return-address prediction is cold, so each level of calls costs 3 of 290 ns. */
+ * call the return-address prediction is cold, so each level of calls costs 3 of 290 ns.
+ *
+ * The comment of a function says which threads may call it. */
 
 /* Exposes POLLRDHUP and ppoll. It must be defined before the first header is included. */
 #ifndef _GNU_SOURCE
@@ -26,8 +28,8 @@
 #include <string.h>
 #include <time.h>
 
-/* Of the systems we know, only macOS lacks ppoll. PYPOLL_POLL_ONLY builds the form for
- * macOS on other systems, to test it. */
+/* Of the supported systems, only macOS lacks ppoll. PYPOLL_POLL_ONLY builds the macOS variant
+ * on other systems, for tests. */
 #if defined(__APPLE__) || defined(PYPOLL_POLL_ONLY)
 #define HAS_PPOLL 0
 #else
@@ -37,7 +39,7 @@
 #define NANOSECONDS_PER_SECOND INT64_C(1000000000)
 #define NANOSECONDS_PER_MILLISECOND INT64_C(1000000)
 
-/* ---- What was built ---------------------------------------------------- */
+/* ---- The build --------------------------------------------------------- */
 
 /* Any thread. */
 const char *pypoll_version(void)
@@ -114,15 +116,15 @@ enum {
     FEW = PYPOLL_FEW_HOLDS, /* descriptors, and results, that fit into the set itself */
     WINDOWS = 10,           /* each holds four times as many results as the one before */
     HOLE = -1,              /* the descriptor of a removed entry */
-    EMPTY = -1              /* a place of the index without an entry */
+    EMPTY = -1              /* an unused place of the index */
 };
 
 struct pypoll_set {
     /* Used only by the wait that has the mark. */
-    unsigned mark;          /* the process generation in which somebody waits, or 0 */
+    unsigned mark;          /* the generation of the process in which a thread waits, or 0 */
     int copied;             /* entries in the copy */
     int copy_room;
-    struct pollfd *copy;    /* null: few_copied */
+    struct pollfd *copy;    /* null: the copy is in `few_copied` */
 
     /* Guarded by the lock, except that a wait reads `changed` without it. */
     int changed;            /* the copy is out of date */
@@ -150,7 +152,7 @@ typedef char set_fits[sizeof(struct pypoll_set) <= 44 * sizeof(int64_t) ? 1 : -1
 enum { LOCKS = 16 };
 
 /* The address of a set selects its lock. So sets stay small, and a fork takes few locks.
- * Each lock has a cache line of its own. */
+ * Each lock has its own cache line. */
 static union {
     pthread_mutex_t mutex;
     char line[64];
@@ -159,7 +161,7 @@ static union {
     LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK, LOCK,
 };
 
-/* One more than the number of forks between the process that imported this and this one. */
+/* 1 in the process that imported the module, 2 in its children, and so on. */
 static unsigned generation = 1;
 
 /* Any thread that holds no lock. */
@@ -174,7 +176,8 @@ static inline void unlock(const pypoll_set *set)
     pthread_mutex_unlock(&locks[((uintptr_t)set >> 6) % LOCKS].mutex);
 }
 
-/* The thread that is about to fork. So the child gets no half-changed set. */
+/* The thread that is about to fork. It waits for changes to finish, so that the child does not
+ * get a half-changed set. */
 static void before_fork(void)
 {
     int i;
@@ -192,15 +195,16 @@ static void after_fork_in_parent(void)
         pthread_mutex_unlock(&locks[i].mutex);
 }
 
-/* The child's only thread. Threads that wait in the parent do not exist here: their marks
- * are of another generation, and are void. */
+/* The child's only thread. The parent's waiting threads do not exist here. Their marks have an
+ * older generation, so they are void. */
 static void after_fork_in_child(void)
 {
     generation++;
     after_fork_in_parent();
 }
 
-/* The import, which may be repeated. Handlers registered twice would take each lock twice. */
+/* The thread that imports the module, perhaps again. Handlers registered twice would deadlock,
+ * because they would take each lock twice. */
 void pypoll_watch_forks(void)
 {
     static int watching;
@@ -216,8 +220,8 @@ static inline struct pollfd *entries_of(pypoll_set *set)
     return set->room > 0 ? set->entries : set->few;
 }
 
-/* The place where the search for fd begins. There are twice as many places as room for
- * entries. Descriptors are often consecutive, which Fibonacci hashing spreads. */
+/* The place where the search for fd begins. The index has two places for each entry that there
+ * is room for. Descriptors are often consecutive; Fibonacci hashing spreads them. */
 static inline unsigned first_place(const pypoll_set *set, int fd)
 {
     return (unsigned)((uint64_t)((uint32_t)fd * UINT32_C(2654435769)) * 2 * (unsigned)set->room >> 32);
@@ -254,8 +258,8 @@ static inline struct pollfd *entry_of(pypoll_set *set, int fd)
     return NULL;
 }
 
-/* Removes fd, whose entry is still there, from the index. Moves other places up, because
- * a search ends at the first empty one. */
+/* Removes fd from the index. Its entry must still exist. Moves later places up, because a
+ * search ends at the first empty place. */
 static void index_remove(pypoll_set *set, int fd)
 {
     unsigned last = 2 * (unsigned)set->room - 1, gap = place_of(set, fd), place = gap;
@@ -271,8 +275,8 @@ static void index_remove(pypoll_set *set, int fd)
     set->places[gap] = EMPTY;
 }
 
-/* Copies the entries without holes to where there is room for them, which may be their
- * present place. The last entry is never a hole. */
+/* Copies the entries, without holes, to memory with room for them, which may be the array
+ * itself. Writes no more than that, because the last entry is never a hole. */
 static void copy_live(pypoll_set *set, struct pollfd *to)
 {
     const struct pollfd *from = entries_of(set), *end = from + set->count;
@@ -311,7 +315,7 @@ static int move(pypoll_set *set)
     return 0;
 }
 
-/* Adds fd, which is absent, at the end. Returns 0, -ENOSPC or -ENOMEM. */
+/* Adds fd, which is not registered, at the end. Returns 0, -ENOSPC or -ENOMEM. */
 static int add(pypoll_set *set, int fd, int mask)
 {
     struct pollfd *entry;
@@ -350,8 +354,8 @@ static inline void unlock_changed(pypoll_set *set)
     unlock(set);
 }
 
-/* Gives fd the mask, and adds it first if it is absent and may be added. The caller holds
- * the lock. */
+/* Sets the mask of fd. If fd is not registered, adds it or returns -ENOENT. The caller holds the
+ * lock. */
 static inline int put(pypoll_set *set, int fd, int mask, int may_add)
 {
     struct pollfd *entry = entry_of(set, fd);
@@ -375,7 +379,7 @@ static int drop(pypoll_set *set, int fd)
     set->live--;
     while (set->count > 0 && entries_of(set)[set->count - 1].fd == HOLE)
         set->count--;
-    /* Returns memory. If the smaller block cannot be allocated, nothing changes. */
+    /* Release memory. If the smaller block cannot be allocated, the set keeps the larger one. */
     if (set->room > 2 * FEW && set->live < set->room / 4)
         (void)move(set);
     return 0;
@@ -498,7 +502,8 @@ void pypoll_disown(pypoll_set *set, pypoll_set *ignored)
     unlock(set);
     if (owners > 0)
         return;
-    /* A set with such memory keeps an owner as long as it lives. So it is being destroyed. */
+    /* A set with memory from malloc has an owner as long as it lives. So either this set is being
+     * destroyed, or it has no such memory. */
     free(set->copy);
     free(set->entries);
     for (i = 0; i < WINDOWS; i++)
@@ -507,12 +512,12 @@ void pypoll_disown(pypoll_set *set, pypoll_set *ignored)
 
 /* ---- The system call --------------------------------------------------- */
 
-/* A deadline is a time of the monotonic clock in nanoseconds. A check has the deadline 0.
- * NEVER is 18 years: an interrupted wait's result must not reach PYPOLL_SEVERAL. */
+/* A deadline is a time of the monotonic clock in nanoseconds. NEVER is 18 years, because the
+ * result of an interrupted wait must be above PYPOLL_SEVERAL. */
 #define NO_WAIT INT64_C(0)
 #define NEVER (INT64_C(1) << 59)
 
-/* The time that is left until NEVER. */
+/* The time left until NEVER. */
 #define NO_LIMIT INT64_C(-1)
 
 /* When a process is stopped and continued, poll(2) keeps its deadline, but ppoll(2) on
@@ -530,7 +535,7 @@ static inline int64_t now(void)
     return time.tv_sec * NANOSECONDS_PER_SECOND + time.tv_nsec;
 }
 
-/* Returns the nanoseconds until deadline: 0 if it has passed, NO_LIMIT for NEVER. */
+/* Returns the nanoseconds until the deadline: 0 if it has passed, NO_LIMIT for NEVER. */
 static inline int64_t time_left(int64_t deadline)
 {
     int64_t time;
@@ -564,7 +569,7 @@ static inline int64_t deadline_of(int64_t time, int64_t *left)
     return time;
 }
 
-/* Makes one system call, which may end before the time has passed. Returns the result of
+/* Makes one system call, which may return before the time has passed. Returns the result of
  * poll(2). The caller owns the entries. */
 static inline int poll_once(struct pollfd *entries, int count, int64_t left, const sigset_t *signals)
 {
@@ -807,9 +812,9 @@ int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *s
         return 0;
     if (left <= SLICE)
         return wait_in(set, deadline, left, &mask);
-    /* Between two slices, no signal that the mask blocks may arrive. On every system with
-     * ppoll that we know, sigprocmask affects only this thread. pthread_sigmask guarantees
-     * that, but a wheel built with a new glibc would then need glibc 2.32 or later. */
+    /* Block all signals between two slices. On every supported system with ppoll, sigprocmask
+     * affects only this thread. pthread_sigmask guarantees that, but a wheel built with a new
+     * glibc would then need glibc 2.32 or later. */
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &before);
     answer = wait_in(set, deadline, left, &mask);

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* ---- What was built ---------------------------------------------------- */
+/* ---- The build --------------------------------------------------------- */
 
 /* The version of the package that this module was compiled for. */
 const char *pypoll_version(void);
@@ -27,8 +27,8 @@ void pypoll_watch_forks(void);
 
 /* ---- A set of descriptors ---------------------------------------------- */
 
-/* Memory filled with zeros is an empty set; Python allocates it. Any thread may call any of
- * these functions at any time, even while another thread waits in the same set. */
+/* A set of zero bytes is empty. Python allocates it. Any thread may call any of these functions
+ * at any time, even while another thread waits in the same set. */
 typedef struct pypoll_set pypoll_set;
 #ifndef PYPOLL_SET_IS_DEFINED
 struct pypoll_set {
@@ -36,43 +36,43 @@ struct pypoll_set {
 };
 #endif
 
-/* A set of more than a few descriptors needs memory from malloc, and an owner that frees
- * it. pypoll_own adds an owner, pypoll_disown removes one, and the last one frees the
- * memory. Both are the alloc and free functions of a cffi allocator, whose arguments they
- * ignore. pypoll_enlarge moves the set to memory from malloc. Before, the caller must store
- * an owner that lives as long as the set. It returns 0 or -ENOMEM. */
+/* A set of more than PYPOLL_FEW_HOLDS descriptors needs memory from malloc, and an owner that
+ * frees it. pypoll_own adds an owner, and pypoll_disown removes one. Removing the last owner
+ * frees the memory. They are the alloc and free functions of a cffi allocator, and ignore its
+ * arguments. pypoll_enlarge moves the set to memory from malloc, and returns 0 or -ENOMEM. The
+ * caller must first store an owner that lives as long as the set. */
 pypoll_set *pypoll_own(pypoll_set *set, size_t ignored);
 void pypoll_disown(pypoll_set *set, pypoll_set *ignored);
 int pypoll_enlarge(pypoll_set *set);
 
-/* Registers fd at the end, or gives a registered fd a new event mask. Returns 0, -EINVAL
+/* Adds fd at the end, or changes the event mask of a registered fd. Returns 0, -EINVAL
  * if fd or mask is out of range, -ENOSPC if the set must be enlarged first, or -ENOMEM. The
  * set is unchanged after an error. */
 int pypoll_register(pypoll_set *set, int fd, int mask);
 
-/* Gives a registered fd a new event mask. Returns 0, -EINVAL or -ENOENT. */
+/* Changes the event mask of a registered fd. Returns 0, -EINVAL or -ENOENT. */
 int pypoll_modify(pypoll_set *set, int fd, int mask);
 
 /* Removes fd. Returns 0, -EINVAL or -ENOENT. */
 int pypoll_unregister(pypoll_set *set, int fd);
 
-/* pypoll_changes returns the number of changes so far. pypoll_follow makes a change only if
- * there was none since. So a thread can read the new mask without a lock, and never replaces
- * a newer mask by an old one. Mask 0 removes fd. fd and mask must be in range. Returns what
- * the functions above return, or -EAGAIN after another change. */
+/* pypoll_changes returns the number of changes so far. pypoll_follow takes this number, and
+ * returns -EAGAIN if there was another change since. So a thread can choose a mask without a
+ * lock, and never overwrites a newer one. pypoll_follow returns 0, -ENOENT, -ENOSPC or -ENOMEM,
+ * like the functions above. Mask 0 removes fd. fd and mask must be in range. */
 unsigned pypoll_changes(pypoll_set *set);
 int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask);
 
 /* Returns the event mask of fd, or -ENOENT. */
 int pypoll_mask(pypoll_set *set, int fd);
 
-/* Returns the number of registered descriptors. Copies them, in order, into fds if there is
- * room for all of them. */
+/* Returns the number of registered descriptors. If fds has room for all of them, copies them
+ * into it, in order. */
 int pypoll_list(pypoll_set *set, int *fds, int room);
 
 /* ---- Waiting in a set -------------------------------------------------- */
 
-/* Each of the waiting functions returns one of
+/* Each of these functions returns one of
  *    0                               time ran out
  *    fd << 16 | event                only this descriptor is ready
  *    -EBUSY                          another thread is waiting in the set
@@ -80,21 +80,21 @@ int pypoll_list(pypoll_set *set, int *fds, int room);
  *    another -errno                  the system call failed
  *    PYPOLL_INTERRUPTED - deadline   a signal arrived: the caller runs the handlers
  *    below PYPOLL_SEVERAL            several are ready: see pypoll_latest
- * It is a single int64_t, so the common waits touch no other memory.
+ * A single int64_t is enough for common waits, so they use no other memory.
  *
- * A time is the least number of nanoseconds to wait, or -1 or -2 for no limit. It can also
- * be the result of an interrupted wait, which then continues until its deadline. */
+ * A time is the minimum number of nanoseconds to wait, or -1 or -2 to wait indefinitely. It
+ * can also be the result of an interrupted wait, which then continues until its deadline. */
 enum { PYPOLL_INTERRUPTED = -65536 };
 static const int64_t PYPOLL_SEVERAL = -1152921504606846976;
 
-/* The first does not wait, the second waits without limit, the third for a time. There are
- * three because the second argument adds 45 ns to a call on CPython. */
+/* pypoll_check does not wait, pypoll_wait waits indefinitely, and pypoll_wait_for waits for a
+ * time. They are separate because a second argument adds 45 ns to a call on CPython. */
 int64_t pypoll_check(pypoll_set *set);
 int64_t pypoll_wait(pypoll_set *set);
 int64_t pypoll_wait_for(pypoll_set *set, int64_t time);
 
-/* Waits for a time with the thread's signal mask replaced by these signals. Returns
- * -ENOSYS without ppoll(2), and -EINVAL for a signal that the system does not have. */
+/* Waits for a time, with the thread's signal mask replaced by these signals. Returns -ENOSYS
+ * if the system lacks ppoll(2), and -EINVAL if it has no signal of such a number. */
 int64_t pypoll_wait_masked(pypoll_set *set, int64_t time, const unsigned char *signals, int count);
 
 struct pypoll_ready {
@@ -104,13 +104,13 @@ struct pypoll_ready {
 
 /* Returns the answer of the last wait that found several descriptors ready. PYPOLL_SIZE
  * masks the size of its results in bytes; the bits above hold a serial number. A caller
- * reads the results first, and then calls this. If the answer is not its own, another wait
- * has written newer results, and the caller reads those. */
+ * reads the results first, and then calls this. If this does not return the caller's own
+ * answer, a later wait has overwritten the results, and the caller reads again. */
 enum { PYPOLL_SIZE = (1 << 29) - 1 };
 int64_t pypoll_latest(pypoll_set *set);
 
-/* Returns the window: the memory in which a wait with this answer left its results. It never
- * moves, and is freed with the set. From PYPOLL_MANY to below PYPOLL_FEW all answers share
+/* Returns the window: the memory to which a wait with this answer has written its results. It
+ * never moves, and is freed with the set. All answers from PYPOLL_MANY to PYPOLL_FEW - 1 share
  * one window. All answers below PYPOLL_MANY share another. */
 static const int64_t PYPOLL_FEW = -2305843009213693952;
 static const int64_t PYPOLL_MANY = -3458764513820540928;
@@ -121,8 +121,8 @@ enum { PYPOLL_FEW_HOLDS = 8, PYPOLL_MANY_HOLDS = 256 };
 
 /* ---- Waiting for one descriptor ---------------------------------------- */
 
-/* The first checks the descriptor in fd << 16 | mask, the second waits for it. They return
- * its events, 0 if time ran out, -errno, or PYPOLL_INTERRUPTED - deadline. */
+/* Both poll the descriptor in fd << 16 | mask, pypoll_check_one without waiting. They return its
+ * events, 0 if time ran out, -errno, or PYPOLL_INTERRUPTED - deadline. */
 int64_t pypoll_check_one(int64_t fd_and_mask);
 int64_t pypoll_wait_one(int64_t fd_and_mask, int64_t time);
 

@@ -1,9 +1,9 @@
-"""Changes pypoll one operator or constant at a time, and tells which changes the tests notice.
+"""Changes one operator or constant of pypoll at a time, and tells which changes the tests detect.
 
     python tests/mutants.py --count 60 --seed 1 poller selector timeouts descriptors
 
-Needs pypoll and its tests' requirements installed; the installed package is copied, not changed.
-A mutant that hangs counts as killed. Some survivors change nothing that anybody could notice.
+Changes a copy of the installed package. A mutant that hangs counts as killed. Some survivors behave
+like the original.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pypoll
 
 TESTS = Path(__file__).parent
-# The quick test files of each module, the likeliest to notice first.
+# The fast test files of each module. Those that are most likely to fail come first.
 CONCERNED = {
     "poller": "arguments extensions results signals threads hostile_objects lifetime timeouts",
     "selector": "selector selector_hangups selector_threads messages hostile_objects lifetime",
@@ -38,40 +39,34 @@ SWAPS += [(ast.BitAnd, ast.BitOr), (ast.LShift, ast.RShift), (ast.USub, ast.UAdd
 OPERATORS = {**dict(SWAPS), **{b: a for a, b in SWAPS}, ast.Invert: ast.UAdd}
 
 
-def mutate(tree: ast.Module, number: int) -> ast.AST | None:
-    """Mutate the place of this number; return its node, or None if there is none."""
-    for count, (node, field, index) in enumerate(places(tree)):
-        if count == number:
-            old = getattr(node, field)
-            if isinstance(node, ast.Constant):
-                node.value = not old if isinstance(old, bool) else old + 1
-            elif index is None:
-                setattr(node, field, OPERATORS[type(old)]())
-            else:
-                old[index] = OPERATORS[type(old[index])]()
-            return node
-    return None
-
-
-def places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, int | None]]:
-    """Yield what can be changed, as a node, a field of it, and an index if that is a list."""
+def places(tree: ast.Module) -> Iterator[tuple[Any, int]]:
+    """Yield the nodes that can be mutated, each with the index of the operator in a comparison."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int)):
-            yield node, "value", None
-        elif isinstance(node, ast.Compare):
-            for index in range(len(node.ops)):
-                yield node, "ops", index
+        if isinstance(node, ast.Compare):
+            yield from ((node, index) for index in range(len(node.ops)))
+        elif isinstance(node, ast.Constant):
+            if isinstance(node.value, (bool, int)):
+                yield node, 0
         elif type(getattr(node, "op", None)) in OPERATORS and not isinstance(node, ast.AugAssign):
-            yield node, "op", None
+            yield node, 0
+
+
+def mutate(node: Any, index: int) -> None:
+    if hasattr(node, "ops"):
+        node.ops[index] = OPERATORS[type(node.ops[index])]()
+    elif hasattr(node, "op"):
+        node.op = OPERATORS[type(node.op)]()
+    else:
+        node.value = not node.value if isinstance(node.value, bool) else node.value + 1
 
 
 def survives(package: Path, names: str, limit: float) -> bool:
     files = [f"test_{name}.py" for name in names.split()]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-    # Its own session: what a mutant leaves hanging may have children.
+    # In a session of its own, so that children of a mutant that hangs are killed as well.
     process = subprocess.Popen(
         command,
-        cwd=TESTS,  # where no source tree hides the copy
+        cwd=TESTS,  # where no source tree takes the place of the copy
         env={**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -87,9 +82,9 @@ def survives(package: Path, names: str, limit: float) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--count", type=int, default=60, help="mutants in all (60)")
-    parser.add_argument("--seed", type=int, default=1, help="chooses them (1)")
-    parser.add_argument("modules", nargs="*", help=f"of {', '.join(CONCERNED)} (all)")
+    parser.add_argument("--count", type=int, default=60, help="number of mutants (60)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of their choice (1)")
+    parser.add_argument("modules", nargs="*", help=f"default: {' '.join(CONCERNED)}")
     options = parser.parse_args()
     modules = options.modules or list(CONCERNED)
     with tempfile.TemporaryDirectory() as directory:
@@ -101,20 +96,21 @@ def main() -> int:
         limits = {}
         for name in modules:
             begun = time.monotonic()
-            assert survives(package, CONCERNED[name], 1200), f"the tests of {name} fail as it is"
+            assert survives(package, CONCERNED[name], 1200), f"the tests of {name} fail anyway"
             limits[name] = 60 + 3 * (time.monotonic() - begun)
         survivors = 0
         for name, number in sorted(chosen):
             tree, path = copy.deepcopy(trees[name]), package / f"{name}.py"
             original = path.read_text()
-            node = mutate(tree, number)
+            node, index = list(places(tree))[number]
+            mutate(node, index)
             path.write_text(ast.unparse(tree))
             alive = survives(package, CONCERNED[name], limits[name])
             path.write_text(original)
             survivors += alive
-            line: int = getattr(node, "lineno", 1)
-            code = original.splitlines()[line - 1].strip()
-            print("survived" if alive else "killed  ", f"{name}.py:{line}:", code, flush=True)
+            code = original.splitlines()[node.lineno - 1].strip()
+            outcome = "survived" if alive else "killed  "
+            print(outcome, f"{name}.py:{node.lineno}:", code, flush=True)
     print(f"{len(chosen)} mutants: {len(chosen) - survivors} killed, {survivors} survived")
     return 0
 

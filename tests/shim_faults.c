@@ -1,10 +1,9 @@
-/* Tests of the shim for what no Python program can bring about at will: memory refused at each
- * allocation in turn, odd answers of the kernel, another thread at each single instruction, and
- * a fork while another thread is in the system call.
+/* Tests of the shim for what Python cannot cause at will: failing allocations, unusual results of
+ * the system call, and another thread or a fork between any two machine instructions.
  *
  *     cc -pthread -I pypoll tests/shim_faults.c -o shim_faults && ./shim_faults
  *
- * The shim is included, so that its calls of the C library come here first. */
+ * This file includes the shim, so that it can replace the C library functions that the shim calls. */
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE 1
@@ -31,29 +30,24 @@
         }                                                                          \
     } while (0)
 
-static void take(sem_t *semaphore)
-{
-    while (sem_wait(semaphore) < 0)
-        CHECK(errno == EINTR);
-}
-
 /* ---- What the shim calls ----------------------------------------------- */
 
-static int refuse_at; /* which allocation from now on is refused; 0: none */
+static int refuse_at; /* 1: the next allocation fails, 2: the one after it, ...; 0: none fails */
 
 static void *refusable_malloc(size_t size)
 {
     return refuse_at > 0 && --refuse_at == 0 ? NULL : malloc(size);
 }
 
-/* What the next system calls return: an error, 0 for nothing ready, or 1 without saying which. */
+/* What the next system calls return: an error, 0 for a timeout, or that one entry is ready. */
 enum { ASK_KERNEL = -1, ONE_READY = -2 };
-static int answers[8] = {ASK_KERNEL};
-static const int *next_answer = answers;
+static struct answers {
+    int list[6];
+} answers = {{ASK_KERNEL}};
+static const int *next_answer = answers.list;
 
-#define LIST(...) ((const int[]){__VA_ARGS__})
-#define KERNEL_ANSWERS(...)                                                                      \
-    (next_answer = memcpy(answers, LIST(__VA_ARGS__, ASK_KERNEL), sizeof LIST(__VA_ARGS__, ASK_KERNEL)))
+#define KERNEL_ANSWERS(...) \
+    (answers = (struct answers){{__VA_ARGS__, ASK_KERNEL}}, next_answer = answers.list)
 
 static int answered(void)
 {
@@ -63,19 +57,19 @@ static int answered(void)
     return answer == ONE_READY ? 1 : answer == 0 ? 0 : -1;
 }
 
-/* Another thread. While the first one is stopped at an instruction, it runs until it is done, is
- * blocked by a lock, or is in the system call, where it may stay until it is woken. */
+/* The other thread of a test. In the tests that stop the first thread at an instruction, it then
+ * runs until it has finished, blocks on a lock, or waits in the system call to be woken. */
 static pthread_t other;
 static volatile int takes_turns, other_blocked, stays_in_poll;
 static sem_t other_stopped, wake;
-static const void *volatile in_kernel;
+static const void *volatile in_kernel; /* the array of its system call */
 
 static int answered_poll(struct pollfd *entries, nfds_t count, int timeout)
 {
     if (stays_in_poll && pthread_equal(pthread_self(), other)) {
         in_kernel = entries;
         sem_post(&other_stopped);
-        take(&wake);
+        CHECK(sem_wait(&wake) == 0);
         in_kernel = NULL;
     }
     return *next_answer == ASK_KERNEL ? poll(entries, count, timeout) : answered();
@@ -110,7 +104,7 @@ static int announced_unlock(pthread_mutex_t *mutex)
     int error = pthread_mutex_unlock(mutex);
 
     if (other_blocked && !pthread_equal(pthread_self(), other)) {
-        take(&other_stopped); /* it goes on at once */
+        CHECK(sem_wait(&other_stopped) == 0); /* the other thread finishes first */
         other_blocked = 0;
     }
     return error;
@@ -127,19 +121,19 @@ static int announced_unlock(pthread_mutex_t *mutex)
 
 /* ---- Sets -------------------------------------------------------------- */
 
-/* The descriptors from CLOSED on are not open, and so ready with POLLNVAL. */
-enum { CLOSED = 1000000, MOST = 320, ADDED = CLOSED + MOST, ROOM = MOST + 100 };
+/* Descriptors from CLOSED on are not open, so they are always ready, with POLLNVAL. */
+enum { CLOSED = 1000000, MOST = 320, ADDED = CLOSED + MOST, ROOM = MOST + 1 };
 
-/* How a set comes about: with so many descriptors it was polled, then it had the most, now it has
- * `count`. A set that has outgrown its own storage has room for 16, then for twice as many. */
+/* A set that was polled when it had `polled` descriptors, grew to `most`, and now has `count`. A
+ * set that has outgrown its own storage has room for 16, then for twice as many, and so on. */
 struct history {
     int polled, most, count;
 };
 
 static const struct history small = {8, 8, 8};
-static const struct history full = {16, 16, 16};   /* entries move if one is added, */
-static const struct history sparse = {33, 33, 16}; /* or if one is removed */
-static const struct history moved = {9, 17, 9};    /* since the last wait */
+static const struct history full = {16, 16, 16};   /* adding a descriptor moves the entries */
+static const struct history sparse = {33, 33, 16}; /* removing one moves them */
+static const struct history moved = {9, 17, 9};    /* they were moved since the last wait */
 
 struct content {
     int count, fds[ROOM], masks[ROOM];
@@ -172,7 +166,7 @@ static int add_fd(pypoll_set *set, int fd)
     return error;
 }
 
-/* Reads what a wait found as Python does. Returns the number of descriptors, or -errno. */
+/* Reads the results of a wait as Python does. Returns the number of descriptors, or -errno. */
 static int read_results(pypoll_set *set, int64_t answer, int *fds)
 {
     int64_t read;
@@ -196,10 +190,10 @@ static int read_results(pypoll_set *set, int64_t answer, int *fds)
             CHECK(__atomic_load_n(&window[i].event, __ATOMIC_RELAXED) == POLLNVAL);
         }
     } while ((answer = pypoll_latest(set)) != read);
-    return i;
+    return count;
 }
 
-/* A wait finds all that is registered, in order. */
+/* Checks that a wait finds every registered descriptor, in order. */
 static void check_ready(pypoll_set *set)
 {
     struct content content = content_of(set);
@@ -231,76 +225,39 @@ static void end_set(pypoll_set *set)
     free(set);
 }
 
-/* ---- One thread -------------------------------------------------------- */
+/* ---- Calls that the tests interrupt. Each returns 0, or -errno if memory was refused. ---- */
 
-static void test_a_change_counts_from_the_next_wait_on(struct history history)
+typedef int call(pypoll_set *set);
+
+static int least_ready; /* how many descriptors are in the set all the time */
+
+/* Checks that a wait's results are complete and not mixed with another's. */
+static void check_whole(pypoll_set *set, int64_t answer)
 {
-    pypoll_set *set = new_set(history);
-    int i, ends[2];
+    char seen[ROOM] = {0};
+    int fds[ROOM], i, count = read_results(set, answer, fds);
 
-    CHECK(pipe(ends) == 0);
-    for (i = 0; i < history.count; i++) {
-        CHECK(pypoll_unregister(set, CLOSED + i) == 0);
-        check_ready(set);
-    }
-    CHECK(add_fd(set, ends[0]) == 0 && add_fd(set, ends[1]) == 0 && pypoll_check(set) == 0);
-    CHECK(pypoll_modify(set, ends[1], POLLOUT) == 0);
-    CHECK(pypoll_check(set) == ((int64_t)ends[1] << 16 | POLLOUT));
-    CHECK(pypoll_register(set, ends[1], POLLIN) == 0 && pypoll_check(set) == 0);
-    KERNEL_ANSWERS(ONE_READY); /* which it does not name */
-    CHECK(pypoll_check(set) == (int64_t)ends[1] << 16);
-    close(ends[0]);
-    close(ends[1]);
-    end_set(set);
+    CHECK(count >= least_ready || count == -EBUSY);
+    for (i = 0; i < count; i++)
+        CHECK(fds[i] >= CLOSED && fds[i] < CLOSED + ROOM && seen[fds[i] - CLOSED]++ == 0);
 }
 
-static void test_what_is_out_of_range_or_absent_is_refused(void)
+static int polls(pypoll_set *set)
 {
-    const int outside[][2] = {{-1, 0}, {0, -1}, {0, USHRT_MAX + 1}, {INT_MIN, INT_MIN}};
-    const unsigned char signals[] = {SIGINT, 0};
-    pypoll_set *set = new_set(full);
-    struct content before = content_of(set);
-    int i;
+    int64_t answer = pypoll_check(set);
 
-    for (i = 0; i < 4; i++) {
-        CHECK(pypoll_register(set, outside[i][0], outside[i][1]) == -EINVAL);
-        CHECK(pypoll_modify(set, outside[i][0], outside[i][1]) == -EINVAL);
-    }
-    CHECK(pypoll_unregister(set, -1) == -EINVAL && pypoll_unregister(set, 0) == -ENOENT);
-    CHECK(pypoll_modify(set, 0, 0) == -ENOENT && pypoll_mask(set, 0) == -ENOENT);
-    CHECK(pypoll_mask(set, -1) == -ENOENT); /* the number of a hole is not a descriptor's */
-    CHECK(pypoll_wait_masked(set, 0, signals, 2) == (pypoll_has_ppoll() ? -EINVAL : -ENOSYS));
-    CHECK(same(content_of(set), before) && pypoll_list(set, NULL, -1) == before.count);
-    end_set(set);
+    if (answer == -ENOBUFS)
+        return -ENOBUFS;
+    check_whole(set, answer);
+    return 0;
 }
 
-static void test_a_change_that_follows_an_old_look_is_refused(struct history history)
+static int polls_and_stays(pypoll_set *set)
 {
-    pypoll_set *set = new_set(history);
-    unsigned looked = pypoll_changes(set);
-    struct content before;
-
-    CHECK(pypoll_modify(set, CLOSED, POLLOUT) == 0);
-    before = content_of(set);
-    CHECK(pypoll_follow(set, looked, CLOSED, POLLIN) == -EAGAIN);
-    CHECK(pypoll_follow(set, looked, CLOSED, 0) == -EAGAIN);
-    CHECK(same(content_of(set), before));
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == 0 && pypoll_mask(set, CLOSED) == -ENOENT);
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == -ENOENT);
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
-    check_ready(set);
-    end_set(set);
-}
-
-static void test_an_answer_says_where_its_results_are(int count, int64_t least, int64_t below)
-{
-    pypoll_set *set = new_set((struct history){count, count, count});
-    int64_t earlier = pypoll_latest(set), later = pypoll_check(set);
-
-    CHECK(later >= least && later < below && later != earlier);
-    CHECK(pypoll_window(set, later) == pypoll_window(set, earlier));
-    end_set(set);
+    stays_in_poll = 1;
+    polls(set);
+    stays_in_poll = 0;
+    return 0;
 }
 
 static int registers(pypoll_set *set)
@@ -313,18 +270,81 @@ static int unregisters(pypoll_set *set)
     return pypoll_unregister(set, CLOSED + 1);
 }
 
-static int waits(pypoll_set *set)
+static int owns_and_disowns(pypoll_set *set)
 {
-    int64_t answer = pypoll_check(set);
-
-    return answer == -ENOBUFS ? -ENOBUFS : 0;
+    pypoll_disown(pypoll_own(set, 0), NULL);
+    return 0;
 }
 
-/* Refuses each of so many allocations in turn. If that is an error, the set is unchanged, and the
- * next try succeeds; otherwise nothing tells. */
-static void test_memory_refused(int (*does)(pypoll_set *), struct history history, int allocations, int error)
+/* Checks that a child has a whole set in which nobody waits. The child ends with _exit() if another
+ * thread may be anywhere. Otherwise it ends with exit(), which saves the coverage. */
+static void fork_and_check(pypoll_set *set, void (*end)(int))
 {
-    struct content done;
+    int status;
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        in_kernel = NULL;
+        check_ready(set);
+        CHECK(registers(set) == 0 && pypoll_mask(set, ADDED) == POLLIN);
+        check_ready(set);
+        end(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static int forks(pypoll_set *set)
+{
+    fork_and_check(set, _exit);
+    return 0;
+}
+
+/* ---- One thread -------------------------------------------------------- */
+
+static void test_arguments_out_of_range(void)
+{
+    const unsigned char signals[] = {SIGINT, 0};
+    pypoll_set *set = new_set(small);
+    struct content before;
+
+    CHECK(pypoll_unregister(set, CLOSED) == 0);
+    before = content_of(set);
+    CHECK(pypoll_register(set, -1, 0) == -EINVAL && pypoll_modify(set, 0, -1) == -EINVAL);
+    CHECK(pypoll_register(set, 0, USHRT_MAX + 1) == -EINVAL);
+    CHECK(pypoll_unregister(set, -1) == -EINVAL && pypoll_unregister(set, 0) == -ENOENT);
+    CHECK(pypoll_mask(set, -1) == -ENOENT); /* not the removed entry, which has this number */
+    CHECK(pypoll_wait_masked(set, 0, signals, 2) == (pypoll_has_ppoll() ? -EINVAL : -ENOSYS));
+    CHECK(same(content_of(set), before) && pypoll_list(set, NULL, -1) == before.count);
+    set->live = INT_MAX / 8; /* more than an answer can count, so the size is never allocated */
+    refuse_at = 1;
+    CHECK(move(set) == -ENOMEM && refuse_at == 1);
+    refuse_at = 0;
+    end_set(set);
+}
+
+static void test_follow_makes_no_change_after_another_change(void)
+{
+    pypoll_set *set = new_set(small);
+    unsigned changes = pypoll_changes(set);
+    struct content before;
+
+    CHECK(pypoll_modify(set, CLOSED, POLLOUT) == 0);
+    before = content_of(set);
+    CHECK(pypoll_follow(set, changes, CLOSED, POLLIN) == -EAGAIN);
+    CHECK(pypoll_follow(set, changes, CLOSED, 0) == -EAGAIN);
+    CHECK(same(content_of(set), before));
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
+    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == 0 && pypoll_mask(set, CLOSED) == -ENOENT);
+    end_set(set);
+}
+
+/* Refuses each allocation of a call in turn. If that is an error, the set must be unchanged, and
+ * the next try must succeed. Otherwise the call must have its usual effect. */
+static void test_refused_memory(call *call, struct history history, int allocations, int error)
+{
+    struct content after;
     int which;
 
     for (which = 0; which <= allocations + 1; which++) {
@@ -333,30 +353,17 @@ static void test_memory_refused(int (*does)(pypoll_set *), struct history histor
         int refused = which >= 1 && which <= allocations;
 
         refuse_at = which;
-        CHECK(does(set) == (refused ? error : 0));
+        CHECK(call(set) == (refused ? error : 0));
         CHECK(refuse_at == (which > allocations));
         refuse_at = 0;
-        if (refused && error != 0) {
-            CHECK(same(content_of(set), before));
-            CHECK(does(set) == 0);
-        }
+        if (refused && error != 0)
+            CHECK(same(content_of(set), before) && call(set) == 0);
         if (which == 0)
-            done = content_of(set);
-        CHECK(same(content_of(set), done));
+            after = content_of(set);
+        CHECK(same(content_of(set), after));
         check_ready(set);
         end_set(set);
     }
-}
-
-static void test_what_an_int_cannot_count_is_refused(void)
-{
-    pypoll_set *set = new_set(small);
-
-    set->live = INT_MAX / 8; /* it only claims to: there is no memory for so many */
-    refuse_at = 1;
-    CHECK(pypoll_enlarge(set) == -ENOMEM && refuse_at == 1); /* nor was it asked for */
-    refuse_at = 0;
-    end_set(set);
 }
 
 /* ---- Answers of the kernel --------------------------------------------- */
@@ -385,39 +392,44 @@ static int64_t clock_now(void)
     return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
 }
 
-/* Each way of waiting has another one to go on with. */
-static void test_odd_answers_of_the_kernel(enum way way, enum way go_on)
+static int is_interrupted(int64_t answer)
 {
+    return answer <= PYPOLL_INTERRUPTED && answer >= PYPOLL_SEVERAL;
+}
+
+static void test_unusual_answers_of_the_kernel(enum way way)
+{
+    const enum way resume = way == CHECKS_ONE ? WAITS_ONE : way < WAITS_FOR ? WAITS_FOR : way;
     const int64_t hour = INT64_C(3600000000000), begun = clock_now();
-    const int64_t closed_is_ready = (int64_t)CLOSED << 16 | POLLNVAL;
-    pypoll_set *set = new_set((struct history){0, 1, 1});
-    const int64_t ready = go_on == WAITS_ONE ? POLLNVAL : closed_is_ready;
+    const int64_t ready = resume == WAITS_ONE ? POLLNVAL : (int64_t)CLOSED << 16 | POLLNVAL;
+    pypoll_set *set = new_set((struct history){0, 2, 2});
     int64_t answer;
 
+    KERNEL_ANSWERS(ONE_READY); /* but no entry says so */
+    CHECK(pypoll_check(set) == (int64_t)(CLOSED + 1) << 16);
+    CHECK(pypoll_unregister(set, CLOSED + 1) == 0);
     KERNEL_ANSWERS(ENOMEM);
     CHECK(wait_in_way(way, set, hour) == -ENOMEM);
     KERNEL_ANSWERS(EAGAIN, EINVAL);
     CHECK(wait_in_way(way, set, hour) == -EINVAL);
-    KERNEL_ANSWERS(EAGAIN); /* looks again also when the time is over by then */
+    KERNEL_ANSWERS(EAGAIN); /* one more call, even though time has run out */
     CHECK(wait_in_way(way, set, 1) == ready);
     KERNEL_ANSWERS(EAGAIN, EAGAIN);
-    answer = wait_in_way(way, set, hour);
-    CHECK(*next_answer == ASK_KERNEL && answer <= PYPOLL_INTERRUPTED && answer >= PYPOLL_SEVERAL);
+    CHECK(is_interrupted(wait_in_way(way, set, hour)) && *next_answer == ASK_KERNEL);
     KERNEL_ANSWERS(EINTR);
-    answer = wait_in_way(way, set, hour);
-    CHECK(answer <= PYPOLL_INTERRUPTED && answer >= PYPOLL_SEVERAL);
-    if (way >= WAITS_FOR) /* it has the deadline in it */
+    CHECK(is_interrupted(answer = wait_in_way(way, set, hour)));
+    if (way >= WAITS_FOR) /* the answer has the deadline in it */
         CHECK(PYPOLL_INTERRUPTED - answer >= begun + hour && PYPOLL_INTERRUPTED - answer <= clock_now() + hour);
-    if (way >= WAITS) { /* time is left: it goes on after a signal, and when nothing was ready */
+    if (way >= WAITS) { /* time is left, so it continues after a timeout and a signal */
         KERNEL_ANSWERS(0, 0, EINTR, 0, EINVAL);
-        CHECK(wait_in_way(way, set, hour) <= PYPOLL_INTERRUPTED);
-        CHECK(wait_in_way(go_on, set, answer) == -EINVAL);
-        CHECK(wait_in_way(go_on, set, answer) == ready);
+        CHECK(is_interrupted(wait_in_way(way, set, hour)));
+        CHECK(wait_in_way(resume, set, answer) == -EINVAL);
+        CHECK(wait_in_way(resume, set, answer) == ready);
     }
-    if (way != WAITS) { /* no time is left: it does not look again */
+    if (way != WAITS) { /* no time is left, so there is no other system call */
         KERNEL_ANSWERS(EINTR, 0, EINVAL);
         answer = wait_in_way(way, set, 1);
-        CHECK(wait_in_way(go_on, set, answer) == 0 && *next_answer == 0);
+        CHECK(wait_in_way(resume, set, answer) == 0 && *next_answer == 0);
         CHECK(wait_in_way(way, set, 1) == 0 && *next_answer == EINVAL);
     }
     KERNEL_ANSWERS(ASK_KERNEL);
@@ -425,65 +437,7 @@ static void test_odd_answers_of_the_kernel(enum way way, enum way go_on)
     end_set(set);
 }
 
-/* ---- Two threads ------------------------------------------------------- */
-
-static int least_ready; /* descriptors that are always in the set */
-
-/* No results are mixed or short. */
-static void check_whole(pypoll_set *set, int64_t answer)
-{
-    char seen[ROOM] = {0};
-    int fds[ROOM], i, count = read_results(set, answer, fds);
-
-    CHECK(count >= least_ready || count == -EBUSY);
-    for (i = 0; i < count; i++)
-        CHECK(fds[i] >= CLOSED && fds[i] < CLOSED + ROOM && seen[fds[i] - CLOSED]++ == 0);
-}
-
-static int polls(pypoll_set *set)
-{
-    check_whole(set, pypoll_check(set));
-    return 0;
-}
-
-static int owns_and_disowns(pypoll_set *set)
-{
-    pypoll_disown(pypoll_own(set, 0), NULL);
-    return 0;
-}
-
-static int polls_and_stays(pypoll_set *set)
-{
-    stays_in_poll = 1;
-    polls(set);
-    stays_in_poll = 0;
-    return 0;
-}
-
-/* The child has a whole set in which nobody waits. It ends by _exit() if its parent may be in the
- * middle of anything; exit() also writes down what was reached. */
-static void fork_and_check(pypoll_set *set, void (*end)(int))
-{
-    int status;
-    pid_t child = fork();
-
-    CHECK(child >= 0);
-    if (child == 0) {
-        alarm(20);
-        in_kernel = NULL;
-        check_ready(set);
-        CHECK(registers(set) == 0 && pypoll_mask(set, ADDED) == POLLIN);
-        check_ready(set);
-        end(0);
-    }
-    CHECK(waitpid(child, &status, 0) == child && status == 0);
-}
-
-static int forks(pypoll_set *set)
-{
-    fork_and_check(set, _exit);
-    return 0;
-}
+/* ---- Several threads --------------------------------------------------- */
 
 static void *poll_until_woken(void *set)
 {
@@ -492,7 +446,7 @@ static void *poll_until_woken(void *set)
     return NULL;
 }
 
-static void test_while_another_thread_is_in_the_system_call(struct history history)
+static void test_changes_and_a_fork_during_another_threads_wait(struct history history)
 {
     pypoll_set *set = new_set(history);
     struct pollfd before[ROOM];
@@ -502,7 +456,7 @@ static void test_while_another_thread_is_in_the_system_call(struct history histo
 
     least_ready = history.count;
     CHECK(pthread_create(&thread, NULL, poll_until_woken, set) == 0);
-    take(&other_stopped);
+    CHECK(sem_wait(&other_stopped) == 0);
     memcpy(before, (const void *)in_kernel, size);
     fork_and_check(set, exit);
     for (i = 1; i < 80; i++)
@@ -518,10 +472,8 @@ static void test_while_another_thread_is_in_the_system_call(struct history histo
     end_set(set);
 }
 
-/* ---- Several threads at once ------------------------------------------- */
-
 static int threads_end;
-static pypoll_set of_one; /* a wait in which takes no lock, so that only the mark orders two of them */
+static pypoll_set of_one; /* waiting in it takes no lock, so only the mark orders two waits */
 
 static void *change_often(void *set)
 {
@@ -539,29 +491,26 @@ static void *change_often(void *set)
 
 static void *poll_often(void *set)
 {
-    int i, fds[ROOM];
+    int64_t answer;
 
     while (!__atomic_load_n(&threads_end, __ATOMIC_RELAXED)) {
         check_whole(set, pypoll_wait_for(set, 1));
-        CHECK(pypoll_list(set, fds, ROOM) >= least_ready);
+        CHECK(content_of(set).count >= least_ready);
         owns_and_disowns(set);
-        for (i = 0; i < 10; i++) {
-            int64_t answer = pypoll_check(&of_one);
-
-            CHECK(answer == -EBUSY || answer == ((int64_t)CLOSED << 16 | POLLNVAL));
-        }
+        answer = pypoll_check(&of_one);
+        CHECK(answer == -EBUSY || answer == ((int64_t)CLOSED << 16 | POLLNVAL));
     }
     return NULL;
 }
 
-static void test_several_threads_at_once(void)
+static void test_threads_that_change_and_poll_all_the_time(void)
 {
     void *(*const runs[])(void *) = {change_often, change_often, poll_often, poll_often};
     int64_t begun = clock_now();
 
     CHECK(pypoll_register(&of_one, CLOSED, POLLIN) == 0);
     least_ready = small.count;
-    while (clock_now() < begun + INT64_C(1000000000)) { /* with a small set each time */
+    while (clock_now() < begun + INT64_C(1000000000)) { /* each time with a new, small set */
         pypoll_set *set = new_set(small);
         pthread_t threads[4];
         int i;
@@ -582,7 +531,7 @@ static void test_several_threads_at_once(void)
 
 /* ---- Another thread at each instruction -------------------------------- */
 
-/* ThreadSanitizer puts signals off, so under it no thread stops at an instruction. */
+/* ThreadSanitizer delays signals, so under it no thread stops at an instruction. */
 #if defined(__x86_64__) && defined(__linux__) && !defined(__SANITIZE_THREAD__)
 #define THREADS_STOP
 #include <sys/mman.h>
@@ -592,33 +541,26 @@ enum { TRAP_FLAG = 0x100, BREAKPOINT = 0xcc, MOST_PLACES = 10000 };
 
 extern unsigned char __executable_start, etext;
 
-typedef int turn(pypoll_set *set);
-
 static int reads(pypoll_set *set)
 {
     check_whole(set, pypoll_latest(set));
     return 0;
 }
 
-/* So each place in the results becomes that of another descriptor. */
+/* Afterwards each place of the results has another descriptor than before. */
 static int reorders_and_polls(pypoll_set *set)
 {
     CHECK(pypoll_unregister(set, CLOSED) == 0 && add_fd(set, CLOSED) == 0);
     return polls(set);
 }
 
-static int modifies(pypoll_set *set)
-{
-    return pypoll_modify(set, CLOSED + 2, POLLOUT);
-}
-
-/* The mask of one descriptor says what that of the other is to be. */
 static int modifies_two(pypoll_set *set)
 {
     CHECK(pypoll_modify(set, CLOSED + 3, POLLIN | POLLOUT) == 0);
     return pypoll_modify(set, CLOSED + 2, POLLIN | POLLOUT);
 }
 
+/* Gives one of these two the mask of the other, unless a change comes in between. */
 static int follows(pypoll_set *set)
 {
     unsigned changes = pypoll_changes(set);
@@ -628,49 +570,49 @@ static int follows(pypoll_set *set)
 }
 
 static sem_t go;
-static turn *others_turn;
+static call *others_turn;
 static pypoll_set *shared;
 static unsigned char *places[MOST_PLACES], *volatile breakpoint, instruction;
 static volatile int place_count, stepping;
 
-/* Comes after each single step, and at the breakpoint. Places in the C library are left out: it may
- * hold a lock of malloc there, which the other thread will want. */
+/* Runs after each single step, and at the breakpoint. Leaves out places in the C library, where
+ * this thread may hold a lock of malloc that the other thread needs. */
 static void trapped(int number, siginfo_t *information, void *context)
 {
-    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    unsigned char *next = (unsigned char *)(uintptr_t)registers[REG_RIP];
+    greg_t *state = ((ucontext_t *)context)->uc_mcontext.gregs;
+    unsigned char *next = (unsigned char *)(uintptr_t)state[REG_RIP];
     int i = 0;
 
     (void)number;
     (void)information;
     if (breakpoint != NULL) {
         *breakpoint = instruction;
-        registers[REG_RIP] = (greg_t)(uintptr_t)breakpoint;
+        state[REG_RIP] = (greg_t)(uintptr_t)breakpoint;
         breakpoint = NULL;
         sem_post(&go);
-        take(&other_stopped);
+        CHECK(sem_wait(&other_stopped) == 0);
     } else if (stepping) {
-        registers[REG_EFL] |= TRAP_FLAG;
+        state[REG_EFL] |= TRAP_FLAG;
         while (i < place_count && places[i] != next)
             i++;
         if (i == place_count && i < MOST_PLACES && next >= &__executable_start && next < &etext)
             places[place_count++] = next;
     } else
-        registers[REG_EFL] &= ~(greg_t)TRAP_FLAG;
+        state[REG_EFL] &= ~(greg_t)TRAP_FLAG;
 }
 
 static void *run_other(void *unused)
 {
-    for (take(&go); others_turn != NULL; take(&go)) {
+    while (sem_wait(&go) == 0 && others_turn != NULL) {
         CHECK(others_turn(shared) == 0);
         sem_post(&other_stopped);
     }
     return unused;
 }
 
-/* Stops one thread at an instruction of its turn, at each in a run of its own, for the other to have
- * a turn. What comes of it is what comes of the two turns one after the other. */
-static void stop_at_each(turn *first, turn *second, struct history history)
+/* Stops one thread at each instruction of its call, one per run, and has the other thread make
+ * its call there. The set must end up as if one call came after the other. */
+static void stop_at_each(call *first, call *second, struct history history)
 {
     struct content expected;
     int i, place;
@@ -692,13 +634,13 @@ static void stop_at_each(turn *first, turn *second, struct history history)
         breakpoint = places[place];
         *breakpoint = BREAKPOINT;
         CHECK(first(shared) == 0);
-        if (breakpoint != NULL) { /* that was where the stepping began or ended */
+        if (breakpoint != NULL) { /* only the begin or the end of the stepping is there */
             *breakpoint = instruction;
             breakpoint = NULL;
             CHECK(second(shared) == 0);
         } else if (in_kernel != NULL) {
             sem_post(&wake);
-            take(&other_stopped);
+            CHECK(sem_wait(&other_stopped) == 0);
         }
         CHECK(content_of(shared).count == expected.count);
         for (i = 0; i < expected.count; i++)
@@ -721,22 +663,21 @@ static void test_another_thread_at_each_instruction(void)
     sem_init(&go, 0, 0);
     CHECK(pthread_create(&other, NULL, run_other, NULL) == 0);
     takes_turns = 1;
-    stop_at_each(polls, polls, moved);
     stop_at_each(polls, polls_and_stays, moved);
     stop_at_each(polls, reorders_and_polls, moved);
     stop_at_each(polls, reorders_and_polls, small);
     stop_at_each(polls, registers, small);
+    stop_at_each(polls, forks, moved);
     stop_at_each(reorders_and_polls, reads, moved);
     stop_at_each(registers, polls_and_stays, full);
     stop_at_each(registers, reorders_and_polls, full);
     stop_at_each(registers, reorders_and_polls, small);
-    stop_at_each(registers, modifies, full);
+    stop_at_each(registers, modifies_two, full);
+    stop_at_each(registers, forks, full);
     stop_at_each(follows, modifies_two, full);
     stop_at_each(unregisters, polls_and_stays, sparse);
     stop_at_each(unregisters, reorders_and_polls, sparse);
     stop_at_each(owns_and_disowns, owns_and_disowns, full);
-    stop_at_each(waits, forks, moved);
-    stop_at_each(registers, forks, full);
     others_turn = NULL;
     sem_post(&go);
     CHECK(pthread_join(other, NULL) == 0);
@@ -745,45 +686,31 @@ static void test_another_thread_at_each_instruction(void)
 
 int main(void)
 {
-    static const struct history never_polled = {0, 9, 9}, grown = {16, 17, 17};
-    static const struct history shrunk = {64, 65, 33}, large = {9, MOST, MOST};
+    const struct history never_polled = {0, 9, 9}, grown = {16, 17, 17};
+    const struct history shrunk = {64, 65, 33}, large = {9, MOST, MOST};
+    enum way way;
 
     sem_init(&other_stopped, 0, 0);
     sem_init(&wake, 0, 0);
     pypoll_watch_forks();
-    pypoll_watch_forks(); /* an import anew changes nothing */
+    pypoll_watch_forks(); /* a second import changes nothing */
 
-    test_a_change_counts_from_the_next_wait_on(small);
-    test_a_change_counts_from_the_next_wait_on(full);
-    test_what_is_out_of_range_or_absent_is_refused();
-    test_a_change_that_follows_an_old_look_is_refused(small);
-    test_a_change_that_follows_an_old_look_is_refused(full);
-    test_an_answer_says_where_its_results_are(8, PYPOLL_MANY, PYPOLL_FEW);
-    test_an_answer_says_where_its_results_are(PYPOLL_MANY_HOLDS, INT64_MIN, PYPOLL_MANY);
-    test_an_answer_says_where_its_results_are(MOST, PYPOLL_FEW, PYPOLL_SEVERAL);
-
-    test_memory_refused(registers, small, 1, -ENOMEM);
-    test_memory_refused(registers, full, 1, -ENOMEM);
-    test_memory_refused(registers, moved, 0, 0);
-    test_memory_refused(unregisters, sparse, 1, 0);
-    test_memory_refused(waits, small, 0, 0);
-    test_memory_refused(waits, never_polled, 2, -ENOBUFS);
-    test_memory_refused(waits, grown, 1, -ENOBUFS);
-    test_memory_refused(waits, large, 2, -ENOBUFS);
-    test_memory_refused(waits, shrunk, 1, 0); /* the copy that is there will do */
-    test_what_an_int_cannot_count_is_refused();
-
-    test_odd_answers_of_the_kernel(CHECKS, WAITS_FOR);
-    test_odd_answers_of_the_kernel(CHECKS_ONE, WAITS_ONE);
-    test_odd_answers_of_the_kernel(WAITS, WAITS_FOR);
-    test_odd_answers_of_the_kernel(WAITS_FOR, WAITS_FOR);
-    test_odd_answers_of_the_kernel(WAITS_ONE, WAITS_ONE);
-    if (pypoll_has_ppoll())
-        test_odd_answers_of_the_kernel(WAITS_MASKED, WAITS_MASKED);
-
-    test_while_another_thread_is_in_the_system_call(small);
-    test_while_another_thread_is_in_the_system_call(full);
-    test_several_threads_at_once();
+    test_arguments_out_of_range();
+    test_follow_makes_no_change_after_another_change();
+    test_refused_memory(registers, small, 1, -ENOMEM);
+    test_refused_memory(registers, full, 1, -ENOMEM);
+    test_refused_memory(registers, moved, 0, 0);
+    test_refused_memory(unregisters, sparse, 1, 0);
+    test_refused_memory(polls, small, 0, 0);
+    test_refused_memory(polls, never_polled, 2, -ENOBUFS);
+    test_refused_memory(polls, grown, 1, -ENOBUFS);
+    test_refused_memory(polls, large, 2, -ENOBUFS);
+    test_refused_memory(polls, shrunk, 1, 0); /* the old, larger copy is kept */
+    for (way = CHECKS; way <= (pypoll_has_ppoll() ? WAITS_MASKED : WAITS_ONE); way++)
+        test_unusual_answers_of_the_kernel(way);
+    test_changes_and_a_fork_during_another_threads_wait(small);
+    test_changes_and_a_fork_during_another_threads_wait(full);
+    test_threads_that_change_and_poll_all_the_time();
 #ifdef THREADS_STOP
     test_another_thread_at_each_instruction();
 #endif

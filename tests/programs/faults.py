@@ -1,4 +1,7 @@
-"""Waits whose system call fails, by strace or by a limit of descriptors: argv names the case."""
+"""Waits whose system call fails with the error in argv.
+
+argv[2] tells how often strace lets it fail, or is "limit" for a lowered limit of descriptors.
+"""
 
 from __future__ import annotations
 
@@ -13,151 +16,108 @@ import traceback
 from contextlib import suppress
 from typing import Any, Callable
 
-import pypoll
+from pypoll import EVENT_READ, POLLIN, Poll, PollSelector, poll_fd
 from pypoll.library import lib
-
-Results = list[tuple[int, int]]
 
 NAMES = "poll", "ppoll", "poll_fd", "select"
 MASK: list[int] | None = [] if lib.pypoll_has_ppoll() else None
+ERROR = getattr(errno, sys.argv[1])
+FAULTS = {"1": 1, "1..3": 3, "1+": None, "limit": 1}[sys.argv[2]]
+TRANSIENT = ERROR in (errno.EINTR, errno.EAGAIN)
 
 
-def refusal(wait: Callable[[Any], Results], timeout: float | None) -> tuple[Any, ...]:
-    try:
-        answer = wait(timeout)
-    except OSError as error:
-        return error.args
-    raise AssertionError(f"it was not refused but returned {answer}")
+class StopWaitError(Exception):
+    """Raised by a signal handler to end a wait."""
 
 
 class Wait:
-    """A way to wait for five pipes. All but the second are readable."""
+    """A way to wait for three pipes. All are readable, or none."""
 
-    def __init__(self, name: str, readable: bool = True) -> None:
-        pipes = [os.pipe() for _ in range(5)]
+    def __init__(self, name: str, readable: bool) -> None:
+        pipes = [os.pipe() for _ in range(3)]
         self.fds = [reading for reading, _ in pipes]
-        self.first, self.other = [writing for _, writing in pipes[:2]]
-        for _, writing in pipes[:1] + pipes[2:]:
+        selector = PollSelector()
+        # The selector's set must not lose a descriptor either. On PyPy the first wait fills it.
+        self.p = selector._selector if name == "select" else Poll()
+        for reading, writing in pipes:
+            selector.register(reading, EVENT_READ)
+            self.p.register(reading, POLLIN)
             if readable:
                 os.write(writing, b"x")
-        self.ready = [(fd, pypoll.POLLIN) for fd in self.fds if readable and fd != self.fds[1]]
-        selector = pypoll.PollSelector()
-        # On PyPy a selector fills its set at the first wait.
-        self.p = selector._selector if name == "select" else pypoll.Poll()
-        for fd in self.fds:
-            selector.register(fd, pypoll.EVENT_READ)
-            self.p.register(fd, pypoll.POLLIN)
-        waits: dict[str, Callable[[Any], Results]] = {
+        # EVENT_READ is the same number as POLLIN.
+        self.ready = [(fd, POLLIN) for fd in self.fds if readable]
+        if name == "poll_fd":
+            del self.ready[1:]
+        ways: dict[str, Callable[[Any], list[tuple[int, int]]]] = {
             "poll": self.p.poll,
             "ppoll": lambda timeout: self.p.ppoll(timeout, MASK),
             "poll_fd": self.poll_fd,
             "select": lambda timeout: [
-                (key.fd, pypoll.POLLIN) for key, _ in selector.select(timeout and timeout / 1000)
+                (key.fd, events) for key, events in selector.select(timeout and timeout / 1000)
             ],
         }
-        self.wait = waits[name]
-        if name == "poll_fd":
-            self.ready = self.ready[:1]
+        self.wait = ways[name]
 
-    def poll_fd(self, timeout: float | None) -> Results:
-        event = pypoll.poll_fd(self.fds[0], pypoll.POLLIN, timeout)
+    def poll_fd(self, timeout: float | None) -> list[tuple[int, int]]:
+        event = poll_fd(self.fds[0], POLLIN, timeout)
         return [(self.fds[0], event)] if event else []
 
-    def check_nothing_lost(self) -> None:
-        assert list(self.p) == self.fds
-        assert [self.p[fd] for fd in self.fds] == [pypoll.POLLIN] * len(self.fds)
+    def check_refused(self, timeout: float | None) -> None:
+        try:
+            answer: object = self.wait(timeout)
+        except OSError as error:
+            answer = error.args
+        assert answer == (ERROR, os.strerror(ERROR)), answer
 
-    def check_refused(self, timeout: float | None, number: int) -> None:
-        assert refusal(self.wait, timeout) == (number, os.strerror(number))
-        self.check_nothing_lost()
+    def check_transient(self, timeout: float | None) -> None:
+        begun = time.monotonic_ns()
+        answer = self.wait(timeout)
+        took = time.monotonic_ns() - begun
+        # With no time left there is no other system call, except after one EAGAIN.
+        retried = timeout != 0 or (ERROR == errno.EAGAIN and FAULTS == 1)
+        assert answer == (self.ready if retried and FAULTS else []), answer
+        assert answer or took >= (timeout or 0) * 1e6, took
 
     def check_works(self) -> None:
-        self.check_nothing_lost()
+        assert [(fd, self.p[fd]) for fd in self.p] == [(fd, POLLIN) for fd in self.fds]
         assert self.wait(0) == self.ready
-        ready = self.p.poll(0)
-        self.p.unregister(self.fds[0])
-        self.p.modify(self.fds[-1], 0)
-        self.p.register(self.other, pypoll.POLLOUT)
-        assert list(self.p) == [*self.fds[1:], self.other]
-        assert self.p.poll(0) == [*ready[1:-1], (self.other, pypoll.POLLOUT)]
-
-
-case, *rest = sys.argv[1:]
-error, faults = 0, None
-if case == "injected":
-    error = getattr(errno, rest[0])
-    faults = {"1": 1, "1..3": 3, "1+": None}[rest[1]]
-transient = error in (errno.EINTR, errno.EAGAIN)
-soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-
-class StopWaitError(Exception):
-    """Ends a wait that has continued."""
-
-
-def go_on(*_: object) -> None:
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
 
 
 def stop(*_: object) -> None:
     raise StopWaitError
 
 
-def check_handlers_run(wait: Wait) -> None:
-    signal.signal(signal.SIGALRM, go_on)
-    signal.setitimer(signal.ITIMER_REAL, 0.001)
-    try:
-        answer = wait.wait(None)
-    except StopWaitError:
-        pass
-    else:
-        raise AssertionError(f"it returned {answer}")
-
-
-def check_goes_on(wait: Wait, timeout: float | None) -> None:
-    begun = time.monotonic_ns()
-    answer = wait.wait(timeout)
-    took = time.monotonic_ns() - begun
-    # With no time left there is no other look, but after one EAGAIN there is.
-    looked = timeout != 0 or (error == errno.EAGAIN and faults == 1)
-    assert answer == (wait.ready if looked and faults else []), answer
-    assert answer or took >= (timeout or 0) * 1e6, took
-
-
 def check(name: str, timeout: float | None, readable: bool) -> None:
     wait = Wait(name, readable)
-    if not transient:
-        for _ in range(faults or 4):
-            wait.check_refused(timeout, error)
-        if faults:
-            assert wait.wait(timeout) == wait.ready
-    elif faults or timeout is not None:
-        check_goes_on(wait, timeout)
+    if not TRANSIENT:
+        for _ in range(FAULTS or 1):
+            wait.check_refused(timeout)
+    elif FAULTS or timeout is not None:
+        wait.check_transient(timeout)
     else:
-        check_handlers_run(wait)
-    wait.check_nothing_lost()
-    if faults:
-        # The two system calls are counted each for itself.
-        for _ in range(faults):
-            for call in pypoll.Poll().poll, lambda timeout: pypoll.Poll().ppoll(timeout, MASK):
+        # It fails all the time and has no limit, so only a handler can end it.
+        signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, 0.005)
+        with suppress(StopWaitError):
+            raise AssertionError(f"the wait returned {wait.wait(timeout)}")
+    if FAULTS:
+        # strace counts poll() and ppoll() separately. The rest of the faults happens here.
+        for _ in range(FAULTS):
+            for call in Poll().poll, lambda timeout: Poll().ppoll(timeout, MASK):
                 with suppress(OSError):
                     call(0)
         wait.check_works()
-    elif transient:
-        assert wait.wait(0) == []
 
 
 def injected() -> None:
-    # Whole milliseconds are for poll(), others for ppoll().
-    cases = [
-        (timeout, True) for timeout in (0, None, *((60_000, 60_000.5) if faults else (5, 5.5)))
-    ]
-    if transient and faults:
+    # Whole milliseconds use poll(), others ppoll().
+    times = (60_000, 60_000.5) if FAULTS else (5, 5.5)
+    cases = [(timeout, True) for timeout in (0, None, *times)]
+    if TRANSIENT and FAULTS:
         cases.append((5.5, False))
     for name in NAMES:
         for timeout, readable in cases:
-            # strace counts the calls of each process for itself.
+            # strace counts the calls of each process separately.
             child = os.fork()
             if child == 0:
                 faulthandler.dump_traceback_later(60, exit=True)
@@ -172,67 +132,22 @@ def injected() -> None:
                 sys.exit(f"{name}({timeout}), {readable=}")
 
 
-def allow(count: int) -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+def limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 
+    def forbid(*_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
 
-def too_many() -> None:
-    for name in NAMES:
-        wait = Wait(name)
-        allow(0 if name == "poll_fd" else 4)
-        for timeout in 0, None, 60_000:
-            wait.check_refused(timeout, errno.EINVAL)
-        allow(soft)
-        assert wait.wait(None) == wait.ready
-        wait.check_works()
-
-
-# There is no other thread, which could take the signal; and one that comes too early to interrupt
-# the wait is followed by another.
-def handle(handler: Any, interval: float = 0.005) -> None:
-    signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, interval, interval)
-
-
-def during_a_wait() -> None:
     for name in NAMES:
         for timeout in None, 60_000:
             wait = Wait(name, readable=False)
-            handle(lambda *_: allow(0))
-            wait.check_refused(timeout, errno.EINVAL)
-            handle(signal.SIG_IGN, 0)
-            allow(soft)
+            signal.signal(signal.SIGALRM, forbid)
+            # If a signal comes before the wait begins, the next one interrupts it.
+            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            wait.check_refused(timeout)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             wait.check_works()
-            if name == "poll_fd":
-                continue
-
-            # What a handler changes, the wait that it interrupted sees when it goes on.
-            wait = Wait(name, readable=False)
-
-            def add(*_: object, wait: Wait = wait) -> None:
-                assert wait.p.poll(0) == []
-                wait.p.register(wait.other, 0)
-                allow(5)
-                handle(signal.SIG_IGN, 0)
-
-            handle(add)
-            assert refusal(wait.wait, timeout)[0] == errno.EINVAL
-            allow(soft)
-            assert wait.p.poll(0) == []
-            assert list(wait.p) == [*wait.fds, wait.other]
-
-            def write(*_: object, wait: Wait = wait) -> None:
-                assert wait.p.poll(0) == []
-                wait.p.unregister(wait.fds[1])
-                wait.p.unregister(wait.other)
-                allow(4)
-                os.write(wait.first, b"x")
-                handle(signal.SIG_IGN, 0)
-
-            handle(write)
-            assert wait.wait(timeout) == [(wait.fds[0], pypoll.POLLIN)]
-            allow(soft)
-            assert list(wait.p) == [wait.fds[0], *wait.fds[2:]]
 
 
-globals()[case]()
+limit() if sys.argv[2] == "limit" else injected()
