@@ -197,7 +197,7 @@ def coverage(session: nox.Session) -> None:
     # PyPy, and the form without ppoll, have a few lines of their own, which these tests reach.
     own = [str(path) for path in Path("tests").glob("test_selector*.py")]
     own += ["tests/test_results.py", "tests/test_signals.py", "tests/test_threads.py"]
-    slow = ["benchmarks", "echo_server", "example_servers", "scale"]
+    slow = ["benchmarks", "echo_server", "scale"]
     ignored = [f"--ignore=tests/test_{name}.py" for name in slow]
     for interpreter, without_ppoll, arguments in (
         ("pypy3", False, own),
