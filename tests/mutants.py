@@ -27,7 +27,8 @@ TESTS = Path(__file__).parent
 # The quick test files of each module, the likeliest to notice first.
 CONCERNED = {
     "poller": "arguments extensions results signals threads hostile_objects lifetime timeouts",
-    "selector": "selector selector_hangups selector_races selector_threads messages hostile_objects lifetime",
+    "selector": "selector selector_hangups selector_races selector_threads "
+    "messages hostile_objects lifetime",
     "timeouts": "timeouts selector hostile_objects",
     "descriptors": "arguments selector messages hostile_objects",
 }

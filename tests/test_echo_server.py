@@ -131,13 +131,13 @@ def test_the_clients_report_a_wrong_byte() -> None:
 def test_the_asyncio_server_serves_clients_over_each_selector(selector: str) -> None:
     if selector == "epoll" and sys.platform != "linux":
         pytest.skip("only Linux has epoll")
-    arguments = ["--clients", "20", "--seconds", "0.3", "--selector", selector]
+    arguments = ["--clients", "100", "--seconds", "0.3", "--selector", selector]
     # pypoll is the default.
     status, output, errors = ran("asyncio_echo", *arguments[: 4 if selector == "pypoll" else 6])
     assert (status, errors) == (0, "")
     first, last = output.splitlines()
     assert first.endswith(f", over {selector}")
-    assert re.match(rf"{selector}: 20 of 20 clients served, [1-9][\d,]* messages/s", last)
+    assert re.match(rf"{selector}: 100 of 100 clients served, [1-9][\d,]* messages/s", last)
 
 
 @EACH_SERVER
