@@ -57,8 +57,9 @@ def test_each_call_from_another_thread_wakes_an_idle_loop() -> None:
     assert woken == [True] * 1000
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.Runner is new in Python 3.11")
 def test_sigint_ends_a_runner_whose_loop_is_idle() -> None:
+    if sys.version_info < (3, 11):
+        pytest.skip("asyncio.Runner is new in Python 3.11")
     selector = Selector()
     ended = threading.Event()
 

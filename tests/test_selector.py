@@ -18,11 +18,8 @@ from descriptors import Descriptors, SocketPair
 from pypoll import EVENT_HANGUP, EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 from support import (
     PATIENCE,
-    PYPY,
     FileLike,
     Index,
-    LyingInt,
-    Measured,
     OnlyInt,
     Pipe,
     Refusal,
@@ -197,38 +194,7 @@ def test_select_returns_the_key_as_it_was_last_changed(
     check((resumed, EVENT_READ))
 
 
-@pytest.mark.skipif(PYPY, reason="PyPy keeps nothing between results")
-def test_what_is_kept_between_results_does_not_grow(
-    selector: PollSelector, pair: SocketPair, descriptors: Descriptors
-) -> None:
-    """Uses a private name: it would take hours until the memory is noticeable."""
-    left, right = pair
-    fds = descriptors.ready(10)
-    for fd in fds:
-        selector.register(fd, EVENT_READ)
-    selector.register(left, EVENT_READ | EVENT_WRITE)
-    for turn in range(300):
-        for _ in range(3):
-            right.send(b"x")
-            assert selector.select(0)[-1][1] == EVENT_READ | EVENT_WRITE
-            left.recv(1)
-            assert selector.select(0)[-1][1] == EVENT_WRITE
-        assert selector._pairs is not None
-        # One for each descriptor, and two for left.
-        assert len(selector._pairs) == len(fds) + 2
-        if turn % 2:
-            selector.modify(fds[0], EVENT_READ, turn)
-
-
 # ---- Waits -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seconds", [0.05, Fraction(1, 20), Decimal("0.05")], ids=repr)
-def test_the_wait_is_never_too_short(selector: PollSelector, pipe: Pipe, seconds: Any) -> None:
-    selector.register(pipe.reading, EVENT_READ)
-    begun = time.monotonic_ns()
-    assert selector.select(seconds) == []
-    assert time.monotonic_ns() - begun >= 50_000_000
 
 
 @needs_ppoll
@@ -245,10 +211,7 @@ def test_the_wait_is_not_rounded_up_to_a_millisecond(selector: PollSelector) -> 
     raise AssertionError(f"the median is {sorted(waits)[25]} ns")
 
 
-HIDDEN: list[Any] = [LyingInt(0), LyingInt(-1), Index(-1), Measured(-0.5)]
-
-
-@pytest.mark.parametrize("seconds", [0, 0.0, -1, -0.5, -(10**400), -math.inf, Decimal(-1), *HIDDEN])
+@pytest.mark.parametrize("seconds", [0, 0.0, -1, -0.5, -(10**400), -math.inf, Index(-1)])
 def test_zero_and_negative_numbers_do_not_wait(
     selector: PollSelector, pipe: Pipe, seconds: Any
 ) -> None:
@@ -256,7 +219,7 @@ def test_zero_and_negative_numbers_do_not_wait(
     assert selector.select(seconds) == []
 
 
-@pytest.mark.parametrize("seconds", [None, math.inf, 60, 1e9])
+@pytest.mark.parametrize("seconds", [None, math.inf, 1e9])
 def test_long_waits_end_with_an_event(selector: PollSelector, pipe: Pipe, seconds: Any) -> None:
     key = selector.register(pipe.reading, EVENT_READ)
     with written_after(pipe, 0.02):
