@@ -68,7 +68,7 @@ def test_invalid_events_are_refused(selector: PollSelector, pipe: Pipe, events: 
 INVALID = [-1, 2**40, "x"]
 
 
-@pytest.mark.parametrize("fileobj", [*INVALID, *map(FileLike, INVALID)])
+@pytest.mark.parametrize("fileobj", [*INVALID, 1.5, *map(FileLike, INVALID)])
 def test_an_invalid_file_object_is_refused(selector: PollSelector, fileobj: Any) -> None:
     calls: list[Callable[..., object]] = [selector.unregister, selector.get_key]
     calls += [lambda f: selector.register(f, EVENT_READ), lambda f: selector.modify(f, EVENT_READ)]
