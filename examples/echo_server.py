@@ -25,7 +25,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import pypoll
 
@@ -37,17 +36,9 @@ DEFAULT_PORT = 7007
 RESERVED_DESCRIPTORS = 32  # standard streams, listener, signals, the pipe, and some to spare
 
 
-class HasFileno(Protocol):
-    """A socket, a file or anything else with a descriptor."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        ...
-
-
 @dataclasses.dataclass(eq=False)
 class Client:
-    """A client of the server."""
+    """A connected client."""
 
     sock: socket.socket
     mask: int = pypoll.POLLIN
@@ -68,17 +59,17 @@ class EchoServer:
         self._listener = socket.create_server((host, port), backlog=BACKLOG)
         self._listener.setblocking(False)
         self.address: tuple[str, int] = self._listener.getsockname()
-        self.watch(self._listener, self._accept)
+        self.watch(self._listener.fileno(), self._accept)
 
-    def watch(self, file: HasFileno, handler: Callable[[], object]) -> None:
-        """Call the handler each time the file is ready."""
-        self.poll.register(file, pypoll.POLLIN)
-        self._handlers[file.fileno()] = handler
+    def watch(self, fd: int, handler: Callable[[], object]) -> None:
+        """Call the handler each time the descriptor is ready."""
+        self.poll.register(fd, pypoll.POLLIN)
+        self._handlers[fd] = handler
 
-    def unwatch(self, file: HasFileno) -> None:
-        """Undo watch(). Call this before you close the file."""
-        self.poll.unregister(file)
-        del self._handlers[file.fileno()]
+    def unwatch(self, fd: int) -> None:
+        """Undo watch(). Call this before you close the descriptor."""
+        self.poll.unregister(fd)
+        del self._handlers[fd]
 
     def turn(self) -> None:
         """Wait until something is ready, and handle it."""
@@ -92,7 +83,7 @@ class EchoServer:
         """Close the listener and all connections, without sending the rest of the output."""
         for client in list(self.clients):
             self._drop(client)
-        self.unwatch(self._listener)
+        self.unwatch(self._listener.fileno())
         self._listener.close()
 
     def _accept(self) -> None:
@@ -115,7 +106,7 @@ class EchoServer:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client = Client(sock)
             self.clients.add(client)
-            self.watch(sock, functools.partial(self._serve, client))
+            self.watch(sock.fileno(), functools.partial(self._serve, client))
             self.first_accept = self.first_accept or time.monotonic()
             self.accepted += 1
 
@@ -148,7 +139,7 @@ class EchoServer:
 
     def _drop(self, client: Client) -> None:
         self.clients.remove(client)
-        self.unwatch(client.sock)
+        self.unwatch(client.sock.fileno())
         client.sock.close()
         if not self._accepting:
             self._accepting = True
@@ -172,7 +163,7 @@ def catch_signals() -> socket.socket:
 def serve(server: EchoServer, signals: socket.socket) -> int:
     """Serve until a signal arrives, and return the exit status."""
     stopped: list[int] = []
-    server.watch(signals, lambda: stopped.extend(signals.recv(64)))
+    server.watch(signals.fileno(), lambda: stopped.extend(signals.recv(64)))
     print("echo server on {}:{}".format(*server.address), flush=True)
     while not stopped:
         server.turn()
@@ -202,9 +193,9 @@ def serve_clients(server: EchoServer, signals: socket.socket, count: int, second
             stopped.extend(signals.recv(64))
             process.terminate()
 
-        server.watch(signals, stop)
+        server.watch(signals.fileno(), stop)
         # The process prints one line when it ends, so read() returns soon.
-        server.watch(output, lambda: report.append(output.read().strip()))
+        server.watch(output.fileno(), lambda: report.append(output.read().strip()))
         while not report:
             server.turn()
     server.close()
