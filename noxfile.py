@@ -196,7 +196,7 @@ def coverage(session: nox.Session) -> None:
     on_pypy = [str(path) for path in Path("tests").glob("test_selector*.py")]
     on_pypy += test_files("results signals threads")
     without_ppoll = [*test_files("signals"), "-k", "without_ppoll"]
-    slow = test_files("benchmarks echo_server example_servers scale")
+    slow = test_files("benchmarks echo_server scale")
     for interpreter, poll_only, arguments in (
         ("pypy3", False, on_pypy),
         ("python3", True, without_ppoll),

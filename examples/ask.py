@@ -11,9 +11,9 @@ import pypoll
 
 
 def answer(question: str, seconds: float) -> str | None:
-    """Return the line that was typed, or None if time runs out."""
+    """Return the line that is typed, or None if time runs out."""
     print(question, end=" ", flush=True)
-    # poll_fd() sees only what sys.stdin has not read ahead. So far, it has read nothing.
+    # poll_fd() does not see input that sys.stdin has buffered. So far it has buffered nothing.
     if pypoll.poll_fd(sys.stdin, pypoll.POLLIN, 1000 * seconds):
         return sys.stdin.readline().rstrip("\n")
     return None

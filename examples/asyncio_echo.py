@@ -1,7 +1,7 @@
 """An echo server with asyncio streams, in an event loop over pypoll.PollSelector.
 
     python examples/asyncio_echo.py                   serve until Ctrl-C; try `nc 127.0.0.1 7007`
-    python examples/asyncio_echo.py --clients 200     check it by 200 clients in the same loop
+    python examples/asyncio_echo.py --clients 200     check it with 200 clients in the same loop
 
 Exit status: 0 if the server was stopped, or if every client got every byte back; 1 after an error;
 2 if an argument is invalid or there are too many clients.
@@ -50,7 +50,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def check(port: int, stop: asyncio.Event) -> int:
-    """Run one client until the stop, and return the number of messages that came back."""
+    """Run one client until *stop* is set; return the number of messages that came back."""
     noise = os.urandom(2 * MESSAGE)
     count = 0
     reader, writer = await asyncio.open_connection(HOST, port)
@@ -142,15 +142,15 @@ def main() -> int:
     if arguments.clients is not None and arguments.clients < 1:
         parser.error("--clients must be at least 1")
     if not 0 < arguments.seconds <= 86400:
-        parser.error("--seconds must be above 0, and a day at most")
+        parser.error("--seconds must be greater than 0, and at most 86400, which is a day")
 
     # Both ends of each connection are in this process.
     needed = 2 * (arguments.clients or 0) + RESERVED_DESCRIPTORS
     limit = raise_descriptor_limit(needed)
     if 0 <= limit < needed:
         print(
-            f"{arguments.clients:,} clients do not fit: they need a limit of {needed:,} open "
-            f"descriptors, and the hard limit (ulimit -Hn) is {limit:,}, "
+            f"too many clients: {arguments.clients:,} need a limit of {needed:,} open descriptors, "
+            f"and the hard limit (ulimit -Hn) is {limit:,}, "
             f"enough for {max(0, (limit - RESERVED_DESCRIPTORS) // 2):,} clients",
             file=sys.stderr,
         )

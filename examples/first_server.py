@@ -18,23 +18,24 @@ clients: dict[int, tuple[socket.socket, bytearray]] = {}
 
 while True:
     for fd, _event in poller.poll():
-        try:
-            if fd == listener.fileno():
+        if fd == listener.fileno():
+            with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
                 client, _address = listener.accept()
                 client.setblocking(False)
                 clients[client.fileno()] = client, bytearray()
                 poller.register(client, pypoll.POLLIN)
-                continue
-            client, output = clients[fd]
-            if not output:  # read only when all is sent, so a slow client costs one chunk
+            continue
+        client, output = clients[fd]
+        try:
+            if not output:  # receive only when all is sent, so a slow client costs one chunk
                 output += client.recv(65536)
                 if not output:
-                    raise ConnectionError("the client has hung up")
+                    raise ConnectionError("the client has closed the connection")
             with contextlib.suppress(BlockingIOError):
                 del output[: client.send(output)]
             poller.modify(fd, pypoll.POLLOUT if output else pypoll.POLLIN)
         except BlockingIOError:
-            pass  # it was not ready after all
-        except ConnectionError:
+            pass  # the event was out of date
+        except OSError:
             poller.unregister(fd)
             clients.pop(fd)[0].close()

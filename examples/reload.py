@@ -2,8 +2,8 @@
 
 python examples/reload.py      try `kill -HUP` and `kill -TERM` with the number that it prints
 
-The signals are blocked except during the wait, when ppoll() lets them in. So none can arrive just
-before the wait, where it would go unnoticed until the next line of input.
+The signals are blocked except while ppoll() waits. So none can arrive just before the wait and go
+unnoticed until the next line of input.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Print a file of the kernel each time it changes, as reported by POLLPRI.
+"""Print a file in /proc or /sys each time it changes, which POLLPRI reports.
 
     python examples/watch_file.py /proc/self/mountinfo
     python examples/watch_file.py /sys/class/gpio/gpio17/value
 
-The kernel reports POLLPRI, and POLLERR with it, for files in /sys and /proc that support it (GPIO
-values, alarms of hwmon, mounts) until they are read from the beginning. Files on disk do not.
+Some of these files support it: GPIO values, hwmon alarms, the list of mounts. After a change, the
+kernel reports POLLPRI and POLLERR until the file is read again from the beginning. Files on disk
+never report POLLPRI.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Run test cases of CPython's own, named as for unittest, over pypoll.
+"""Run CPython's own test cases, named as for unittest, over pypoll.
 
 The first argument says what pypoll replaces:
 
-- `poll`: `select.poll`, below the standard PollSelector, which becomes the DefaultSelector.
+- `poll`: `select.poll`, and the standard PollSelector over it becomes the DefaultSelector.
 - `selector`: `selectors.PollSelector` and `selectors.DefaultSelector`, also where the standard
-  library has bound them already.
-- `nothing`, to find out whether a failure has to do with pypoll.
+  library has already imported them.
+- `nothing`: to find out whether a failure is pypoll's.
 
-test_cpython_suite.py runs this in a process of its own for each suite. The last line that it
-prints is a JSON object; the exit status is 0 if cases ran and none failed.
+test_cpython_suite.py runs this in a new process for each suite. The last line of the output is a
+JSON object. The exit status is 0 if cases ran and none failed.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ HANG_SECONDS = 600
 C_INT_TIMEOUT = re.compile(
     r"\s*self\.assertRaises\(OverflowError, pollster\.poll, U?INT_MAX \+ 1\)\s*"
 )
-# Some Pythons come without test.test_multiprocessing_fork, but all with what it is made of.
+# Some Pythons lack test.test_multiprocessing_fork, but all have test._test_multiprocessing.
 FORK = "fork_part_of_test_multiprocessing"
 
-# What proves nothing here, by the names of the cases, and why.
+# The cases that say nothing about pypoll, and why.
 LEFT_OUT = {
     "*.SelectEventLoop*": "selects by select()",
     "*.EPollEventLoop*": "selects by epoll",
     "*.ProcessTestCaseNoPoll.*": "selects by select()",
-    "*_del_collect": "makes garbage for up to 20 s, and never polls",
+    "*_del_collect": "creates garbage for up to 20 s, and never polls",
     FORK + ".TestStartMethod.test_context": "spawns Pythons that would have to import FORK",
     FORK + ".TestStartMethod.test_set_get": "spawns Pythons that would have to import FORK",
 }
 
-# Polls by process, which forked children count into, too. It is at least what they made: threads
-# may lose some, and a Python that a case starts anew has no pypoll in it.
+# The polls of this process and of its forked children. Threads may lose some. A new Python that a
+# case starts does not count: nothing is replaced there.
 SLOTS = 1 << 16
 polls = memoryview(mmap.mmap(-1, 8 * SLOTS)).cast("Q")
 
 
 def count_calls(cls: type, name: str) -> None:
-    """Let the method of the class count its calls."""
+    """Count the calls of a method."""
     method = getattr(cls, name)
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -71,7 +71,7 @@ def count_calls(cls: type, name: str) -> None:
 
 
 def replace(place: Any, name: str, ours: type, standard: type) -> None:
-    """Put what is ours where the standard class is."""
+    """Replace a standard class with ours."""
     if getattr(place, name) is not standard:
         sys.exit(f"{name} of {place} is not {standard}")
     setattr(place, name, ours)
@@ -100,15 +100,15 @@ def replace_selector() -> None:
 
 
 def allow_timeouts_beyond_c_int() -> None:
-    """Take the two lines out of test_poll_c_limits that hold only before CPython 3.15.
+    """Remove the two lines of test_poll_c_limits that hold only before CPython 3.15.
 
-    They want an OverflowError for timeouts that pypoll accepts, as 3.15 does, and waits for.
+    They expect an OverflowError for timeouts that pypoll accepts, as CPython 3.15 does.
     """
     module = importlib.import_module("test.test_poll")
     lines = textwrap.dedent(inspect.getsource(module.PollTests.test_poll_c_limits)).splitlines()
     kept = [line for line in lines if not C_INT_TIMEOUT.fullmatch(line)]
     if len(lines) - len(kept) != 2:
-        sys.exit("test_poll_c_limits is not as known:\n" + "\n".join(lines))
+        sys.exit("test_poll_c_limits has changed:\n" + "\n".join(lines))
     made: dict[str, object] = {}
     exec("\n".join(kept), vars(module), made)
     module.PollTests.test_poll_c_limits = made["test_poll_c_limits"]
@@ -136,7 +136,7 @@ def main(replaced: str, *names: str) -> int:
     elif replaced != "nothing":
         sys.exit(f"cannot replace {replaced!r}: expected poll, selector or nothing")
     faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-    # A shell lets its background jobs ignore SIGINT, which some cases send.
+    # A shell has its background jobs ignore SIGINT, which some cases send.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if "test.test_poll" in names and sys.version_info < (3, 15):
         allow_timeouts_beyond_c_int()

@@ -28,7 +28,8 @@ TESTS = Path(__file__).parent
 # The fast test files of each module. Those that are most likely to fail come first.
 CONCERNED = {
     "poller": "arguments extensions results signals threads hostile_objects lifetime timeouts",
-    "selector": "selector selector_hangups selector_threads messages hostile_objects lifetime",
+    "selector": "selector selector_hangups selector_races selector_threads "
+    "messages hostile_objects lifetime",
     "timeouts": "timeouts selector hostile_objects",
     "descriptors": "arguments selector messages hostile_objects",
 }

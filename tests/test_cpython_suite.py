@@ -1,3 +1,5 @@
+"""CPython's own tests pass with pypoll in place of its poll() or its selectors."""
+
 from __future__ import annotations
 
 import json
@@ -22,11 +24,11 @@ pytestmark = [
     pytest.mark.native,
     pytest.mark.skipif(
         platform.python_implementation() != "CPython",
-        reason="the suite is CPython's, and this is another implementation",
+        reason="needs CPython",
     ),
     pytest.mark.skipif(
         not (CPYTHON_TESTS / "test_poll.py").is_file(),
-        reason=f"this interpreter comes without its own tests: no test_poll.py in {CPYTHON_TESTS}",
+        reason=f"this interpreter lacks its own tests: {CPYTHON_TESTS} has no test_poll.py",
     ),
 ]
 
@@ -38,7 +40,7 @@ def eintr_module() -> str:
 
 
 def poll_event_loop_classes() -> list[str]:
-    # The modules that have one differ between versions, and none may be missed.
+    # Which modules have one varies by version.
     definition = re.compile(r"^ *class (PollEventLoop\w*)", re.MULTILINE)
     return [
         f"test.test_asyncio.{path.stem}.{name}"
@@ -48,44 +50,31 @@ def poll_event_loop_classes() -> list[str]:
 
 
 SELECTORS = [f"test.test_selectors.{name}SelectorTestCase" for name in ("Poll", "Default")]
-# Whole suites take minutes, so only two versions run them.
+# Whole suites take minutes, so they run on two versions only.
 WHOLE = sys.version_info[:2] in {(3, 11), (3, 13)}
 ASYNCIO = ["test.test_asyncio"] if WHOLE else poll_event_loop_classes()
 whole = pytest.mark.skipif(not WHOLE, reason="takes minutes: run on CPython 3.11 and 3.13 only")
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(["test.test_poll"], id="test_poll"),
-        pytest.param([f"{eintr_module()}.SelectEINTRTest"], id="eintr"),
-        pytest.param(SELECTORS, id="selectors"),
-        pytest.param(ASYNCIO, id="asyncio"),
-    ],
-)
-def test_cpythons_own_cases_pass_with_select_poll_replaced(
-    names: list[str], tmp_path: Path
-) -> None:
-    run("poll", names, tmp_path)
+SUITES = [
+    pytest.param("poll", ["test.test_poll"], id="poll: test_poll"),
+    pytest.param("poll", [f"{eintr_module()}.SelectEINTRTest"], id="poll: eintr"),
+    pytest.param("poll", SELECTORS, id="poll: selectors"),
+    pytest.param("poll", ASYNCIO, id="poll: asyncio"),
+    pytest.param("selector", SELECTORS, id="selector: selectors"),
+    pytest.param("selector", ASYNCIO, id="selector: asyncio"),
+    pytest.param("selector", ["test.test_subprocess"], id="selector: subprocess", marks=whole),
+    pytest.param("selector", ["test.test_socketserver"], id="selector: socketserver", marks=whole),
+]
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(SELECTORS, id="selectors"),
-        pytest.param(ASYNCIO, id="asyncio"),
-        pytest.param(["test.test_subprocess"], id="subprocess", marks=whole),
-        pytest.param(["test.test_socketserver"], id="socketserver", marks=whole),
-    ],
-)
-def test_cpythons_own_cases_pass_with_its_selectors_replaced(
-    names: list[str], tmp_path: Path
-) -> None:
-    run("selector", names, tmp_path)
+@pytest.mark.parametrize(("replaced", "names"), SUITES)
+def test_cpythons_own_tests_pass(replaced: str, names: list[str], tmp_path: Path) -> None:
+    run(replaced, names, tmp_path)
 
 
 @whole
-def test_cpythons_own_cases_of_forking_pass_with_its_selectors_replaced(tmp_path: Path) -> None:
+def test_cpythons_own_tests_of_forking_pass(tmp_path: Path) -> None:
     report = run("selector", ["fork_part_of_test_multiprocessing"], tmp_path)
     assert report["polls of forked children"] > 0
 

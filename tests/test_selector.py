@@ -1,21 +1,15 @@
-"""PollSelector as a selectors.BaseSelector: keys, file objects, waits, pauses, subclasses.
-
-It accepts what selectors.PollSelector accepts. Hang-ups and threads have files of their own.
-"""
+"""PollSelector as a selectors.BaseSelector: keys, file objects, waits, pauses, subclasses."""
 
 from __future__ import annotations
 
 import errno
-import io
 import math
-import random
 import selectors
 import socket
 import time
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Callable
-from unittest.mock import MagicMock
 
 import pytest
 
@@ -24,11 +18,8 @@ from descriptors import Descriptors, SocketPair
 from pypoll import EVENT_HANGUP, EVENT_READ, EVENT_URGENT, EVENT_WRITE, PollSelector
 from support import (
     PATIENCE,
-    PYPY,
     FileLike,
     Index,
-    LyingInt,
-    Measured,
     OnlyInt,
     Pipe,
     Refusal,
@@ -59,7 +50,7 @@ def test_a_key_is_found_by_file_object_and_by_descriptor(
     assert settled(selector)
 
 
-@pytest.mark.parametrize("events", [0, 16, EVENT_READ | 16, -1, 1 << 70])
+@pytest.mark.parametrize("events", [0, 16, -1, 1 << 70])
 def test_invalid_events_are_refused(selector: PollSelector, pipe: Pipe, events: int) -> None:
     refusal = Refusal(events, ValueError, ("Invalid events: ", "expected EVENT_READ"))
     refusal.check(selector.register, pipe.reading, events)
@@ -74,10 +65,10 @@ def test_invalid_events_are_refused(selector: PollSelector, pipe: Pipe, events: 
     assert settled(selector)
 
 
-INVALID = [-1, 2**40, "x", None, 1.5, object()]
+INVALID = [-1, 2**40, "x"]
 
 
-@pytest.mark.parametrize("fileobj", [*INVALID, *map(FileLike, INVALID[:4]), FileLike(math.nan)])
+@pytest.mark.parametrize("fileobj", [*INVALID, 1.5, *map(FileLike, INVALID)])
 def test_an_invalid_file_object_is_refused(selector: PollSelector, fileobj: Any) -> None:
     calls: list[Callable[..., object]] = [selector.unregister, selector.get_key]
     calls += [lambda f: selector.register(f, EVENT_READ), lambda f: selector.modify(f, EVENT_READ)]
@@ -88,30 +79,8 @@ def test_an_invalid_file_object_is_refused(selector: PollSelector, fileobj: Any)
     assert selector.select(0) == []
 
 
-def test_registering_twice_and_changing_the_unregistered_are_key_errors(
-    selector: PollSelector, pair: SocketPair
-) -> None:
-    key = selector.register(pair[0], EVENT_READ, "first")
-    for again in (pair[0], pair[0].fileno()):
-        with pytest.raises(KeyError, match="already registered"):
-            selector.register(again, EVENT_WRITE, "second")
-    assert selector.get_key(pair[0]) is key
-    assert selector.select(0) == []
-    calls: list[Callable[..., object]] = [selector.unregister, selector.get_key]
-    calls += [lambda f: selector.modify(f, EVENT_READ), lambda f: selector.get_map()[f]]
-    for call in calls:
-        with pytest.raises(KeyError, match="is not registered"):
-            call(pair[1])
-
-
-def mocked(number: int) -> MagicMock:
-    mock = MagicMock()
-    mock.__int__.return_value = number
-    return mock
-
-
-@pytest.mark.parametrize("number", [mocked, OnlyInt, float, str])
-def test_fileno_may_return_whatever_int_takes(
+@pytest.mark.parametrize("number", [OnlyInt, str])
+def test_fileno_may_return_anything_that_int_accepts(
     selector: PollSelector, pipe: Pipe, number: Callable[[int], Any]
 ) -> None:
     fileobj: Any = FileLike(number(pipe.writing))
@@ -124,17 +93,8 @@ def test_fileno_may_return_whatever_int_takes(
         assert selector.unregister(fileobj) is key
 
 
-ERRORS = [
-    AttributeError("gone"),
-    OSError(errno.EBADF, "gone"),
-    TypeError("gone"),
-    io.UnsupportedOperation("gone"),
-    ZeroDivisionError("gone"),
-]
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
-def test_a_registered_file_object_is_found_after_it_has_lost_its_descriptor(
+@pytest.mark.parametrize("error", [OSError(errno.EBADF, "gone"), ZeroDivisionError("gone")])
+def test_a_registered_file_object_is_found_after_its_fileno_fails(
     selector: PollSelector, pipe: Pipe, error: Exception
 ) -> None:
     other, fileobj, stranger = FileLike(pipe.reading), FileLike(pipe.writing), FileLike(0)
@@ -158,49 +118,13 @@ def test_a_registered_file_object_is_found_after_it_has_lost_its_descriptor(
     assert settled(selector)
 
 
-def test_of_several_closed_file_objects_the_right_one_is_found(selector: PollSelector) -> None:
-    pairs = [socket.socketpair() for _ in range(2)]
-    keys = [selector.register(left, EVENT_READ) for left, _ in pairs]
-    for left, right in pairs:
-        left.close()
-        right.close()
-    assert selector.unregister(pairs[1][0]) is keys[1]
-    assert selector.unregister(pairs[0][0]) is keys[0]
-    assert settled(selector)
-
-
-def test_an_interrupt_in_fileno_propagates(selector: PollSelector, pipe: Pipe) -> None:
+def test_a_keyboard_interrupt_in_fileno_propagates(selector: PollSelector, pipe: Pipe) -> None:
     fileobj = FileLike(pipe.reading)
     key = selector.register(fileobj, EVENT_READ)
     fileobj.answer = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         selector.unregister(fileobj)
     assert selector.get_key(key.fd) is key
-
-
-def test_after_close_nothing_is_found(pair: SocketPair) -> None:
-    selector = PollSelector()
-    selector.register(pair[0], EVENT_WRITE)
-    registered = selector.get_map()
-    selector.close()
-    with pytest.raises(RuntimeError, match="closed"):
-        selector.get_key(pair[0])
-    assert registered.get(pair[0]) is None
-    assert len(registered) == 0
-    assert selector.select(0) == []
-    selector.close()
-
-
-@pytest.mark.parametrize("events", [EVENT_READ, EVENT_WRITE, EVENT_READ | EVENT_WRITE])
-def test_modify_returns_a_new_key_if_events_or_data_change(
-    selector: PollSelector, pipe: Pipe, events: int
-) -> None:
-    key = selector.register(pipe.reading, EVENT_READ | EVENT_WRITE, [])
-    changed = selector.modify(pipe.reading, events, key.data)
-    assert (changed is key) == (events == key.events)
-    assert changed.events == events
-    equal: list[Any] = []
-    assert selector.modify(pipe.reading, events, equal).data is equal
 
 
 def test_a_bool_emits_a_warning_where_it_is_registered(selector: PollSelector) -> None:
@@ -212,13 +136,11 @@ def test_a_bool_emits_a_warning_where_it_is_registered(selector: PollSelector) -
 # ---- Results ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 300])
+@pytest.mark.parametrize("count", [1, 2, 8, 9])
 def test_results_are_in_the_order_of_registration(
     selector: PollSelector, descriptors: Descriptors, count: int
 ) -> None:
-    fds = descriptors.ready(count)
-    random.Random(count).shuffle(fds)
-    for number, fd in enumerate(fds):
+    for number, fd in enumerate(reversed(descriptors.ready(count))):
         selector.register(fd, EVENT_READ, number)
     for _ in range(3):
         assert [(key.data, events) for key, events in selector.select(0)] == [
@@ -227,7 +149,7 @@ def test_results_are_in_the_order_of_registration(
 
 
 @pytest.mark.parametrize("asked", range(1, 16))
-def test_each_event_is_reported_if_it_is_asked_for(
+def test_exactly_the_registered_events_are_reported(
     selector: PollSelector, descriptors: Descriptors, asked: int
 ) -> None:
     server, client = descriptors.tcp_pair()
@@ -272,40 +194,7 @@ def test_select_returns_the_key_as_it_was_last_changed(
     check((resumed, EVENT_READ))
 
 
-@pytest.mark.skipif(PYPY, reason="there, pairs are made anew, with nothing kept")
-def test_what_is_kept_between_results_does_not_grow(
-    selector: PollSelector, pair: SocketPair, descriptors: Descriptors
-) -> None:
-    """By a private name: else it would take hours for the memory to be noticed."""
-    left, right = pair
-    fds = descriptors.ready(10)
-    for fd in fds:
-        selector.register(fd, EVENT_READ)
-    selector.register(left, EVENT_READ | EVENT_WRITE)
-    for turn in range(300):
-        for _ in range(3):
-            right.send(b"x")
-            assert selector.select(0)[-1][1] == EVENT_READ | EVENT_WRITE
-            left.recv(1)
-            assert selector.select(0)[-1][1] == EVENT_WRITE
-        assert selector._pairs is not None
-        # Of each what it is ready for, and of one something else at times.
-        assert len(selector._pairs) == len(fds) + 2
-        if turn % 2:
-            selector.modify(fds[0], EVENT_READ, turn)
-
-
 # ---- Waits -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seconds", [0.05, Fraction(1, 20), Decimal("0.05")], ids=repr)
-def test_the_wait_is_never_shorter_than_asked(
-    selector: PollSelector, pipe: Pipe, seconds: Any
-) -> None:
-    selector.register(pipe.reading, EVENT_READ)
-    begun = time.monotonic_ns()
-    assert selector.select(seconds) == []
-    assert time.monotonic_ns() - begun >= 50_000_000
 
 
 @needs_ppoll
@@ -322,10 +211,7 @@ def test_the_wait_is_not_rounded_up_to_a_millisecond(selector: PollSelector) -> 
     raise AssertionError(f"the median is {sorted(waits)[25]} ns")
 
 
-HIDDEN: list[Any] = [LyingInt(0), LyingInt(-1), Index(-1), Measured(-0.5)]
-
-
-@pytest.mark.parametrize("seconds", [0, 0.0, -1, -0.5, -(10**400), -math.inf, Decimal(-1), *HIDDEN])
+@pytest.mark.parametrize("seconds", [0, 0.0, -1, -0.5, -(10**400), -math.inf, Index(-1)])
 def test_zero_and_negative_numbers_do_not_wait(
     selector: PollSelector, pipe: Pipe, seconds: Any
 ) -> None:
@@ -333,7 +219,7 @@ def test_zero_and_negative_numbers_do_not_wait(
     assert selector.select(seconds) == []
 
 
-@pytest.mark.parametrize("seconds", [None, math.inf, 60, 1e9])
+@pytest.mark.parametrize("seconds", [None, math.inf, 1e9])
 def test_long_waits_end_with_an_event(selector: PollSelector, pipe: Pipe, seconds: Any) -> None:
     key = selector.register(pipe.reading, EVENT_READ)
     with written_after(pipe, 0.02):
@@ -343,8 +229,7 @@ def test_long_waits_end_with_an_event(selector: PollSelector, pipe: Pipe, second
 BAD_TIMEOUTS = {
     "str": Refusal("1", TypeError, ("real number of seconds or None, not '1'",)),
     "nan": Refusal(math.nan, ValueError, ("number of seconds, not nan",)),
-    "1e300": Refusal(1e300, OverflowError, ("1e+300 seconds is too long", "most 9223372036")),
-    "9223372037": Refusal(9223372037, OverflowError, ("9223372037 seconds is too long",)),
+    "too long": Refusal(9223372037, OverflowError, ("9223372037 seconds is too long", "at most")),
 }
 
 
@@ -353,11 +238,11 @@ def test_a_bad_timeout_is_refused(selector: PollSelector, refusal: Refusal) -> N
     refusal.check(selector.select, refusal.value)
 
 
-@pytest.mark.parametrize("exception", [InterruptedError, KeyboardInterrupt, ZeroDivisionError])
-def test_exceptions_of_signal_handlers_propagate(
+@pytest.mark.parametrize("exception", [InterruptedError, KeyboardInterrupt])
+def test_the_exception_of_a_signal_handler_propagates(
     selector: PollSelector, pipe: Pipe, exception: type[BaseException]
 ) -> None:
-    """The standard library swallows an InterruptedError (CPython issue 120001)."""
+    """The standard selectors suppress InterruptedError (CPython issue 120001)."""
 
     def handler(*_: object) -> None:
         raise exception
@@ -368,7 +253,7 @@ def test_exceptions_of_signal_handlers_propagate(
     assert selector.select(0) == []
 
 
-def test_a_wait_continues_after_a_signal_handler_with_the_keys_that_it_left(
+def test_a_wait_continues_with_the_keys_that_a_signal_handler_has_changed(
     selector: PollSelector, pipe: Pipe
 ) -> None:
     calls: list[selectors.SelectorKey | None] = []
@@ -387,11 +272,11 @@ def test_a_wait_continues_after_a_signal_handler_with_the_keys_that_it_left(
 # ---- modify(fileobj, 0), a pause -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("looked", [False, True], ids=["at once", "after a select()"])
+@pytest.mark.parametrize("selected", [False, True])
 def test_modify_to_no_events_is_a_pause_until_the_next_modify(
-    selector: PollSelector, descriptors: Descriptors, looked: bool
+    selector: PollSelector, descriptors: Descriptors, selected: bool
 ) -> None:
-    """On a hung-up pipe, which any mask would report, so that a loop would spin."""
+    """A pipe that is hung up is reported for any mask, so a loop would spin without a pause."""
     reading, writing = descriptors.pipe()
     descriptors.close_fd(writing)
     first = selector.register(reading, EVENT_READ, "data")
@@ -404,7 +289,7 @@ def test_modify_to_no_events_is_a_pause_until_the_next_modify(
         assert selector.modify(reading, 0, "other").data == "other"
         with pytest.raises(KeyError, match="already registered"):
             selector.register(reading, EVENT_READ)
-        if looked:
+        if selected:
             begun = time.monotonic_ns()
             assert selector.select(0.05) == []
             assert time.monotonic_ns() - begun >= 50_000_000
@@ -414,16 +299,25 @@ def test_modify_to_no_events_is_a_pause_until_the_next_modify(
         assert settled(selector)
 
 
-@pytest.mark.parametrize("looked", [False, True], ids=["at once", "after a select()"])
+class OtherPoll(pypoll.Poll):
+    """PollSelector calls the methods of a subclass, and the C functions behind Poll itself."""
+
+
+class OtherSelector(PollSelector):
+    _selector_cls = OtherPoll
+
+
+@pytest.mark.parametrize("selected", [False, True])
+@pytest.mark.parametrize("cls", [PollSelector, OtherSelector])
 def test_a_paused_file_object_can_be_unregistered_and_closed(
-    pair: SocketPair, looked: bool
+    pair: SocketPair, cls: type[PollSelector], selected: bool
 ) -> None:
     left, right = pair
-    with PollSelector() as selector:
+    with cls() as selector:
         for end in pair:
             selector.register(end, EVENT_WRITE)
             selector.modify(end, 0)
-        if looked:
+        if selected:
             assert selector.select(0) == []
         assert selector.unregister(left).events == 0
         with pytest.raises(KeyError, match="is not registered"):
@@ -433,58 +327,68 @@ def test_a_paused_file_object_can_be_unregistered_and_closed(
         assert selector.select(0) == [(again, EVENT_WRITE)]
         registered = selector.get_map()
         selector.close()
-        assert len(registered) == 0
-        assert right not in registered
+        assert (len(registered), registered.get(right)) == (0, None)
+        with pytest.raises(RuntimeError, match="closed"):
+            selector.get_key(right)
         assert settled(selector)
+
+
+def test_the_set_can_grow_at_the_end_of_a_pause(
+    selector: PollSelector, descriptors: Descriptors
+) -> None:
+    """The first eight descriptors need no memory of their own."""
+    fds = descriptors.ready(9)
+    for fd in fds:
+        selector.register(fd, EVENT_READ)
+        if fd == fds[0]:
+            selector.modify(fd, 0)
+    assert [key.fd for key, _ in selector.select(0)] == fds[1:]
+    selector.modify(fds[0], EVENT_READ)
+    assert [key.fd for key, _ in selector.select(0)] == [*fds[1:], fds[0]]
 
 
 # ---- Subclasses ------------------------------------------------------------------------------
 
 
 class RecordingPoll(pypoll.Poll):
-    """Notes the timeouts that it was asked for."""
+    """Records the timeouts that poll() is called with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[Any] = []
+        self.timeouts: list[Any] = []
 
     def poll(self, timeout: Any = None, /) -> list[tuple[int, int]]:
-        self.asked.append(timeout)
+        self.timeouts.append(timeout)
         return []
 
 
-@pytest.mark.parametrize(
-    "seconds",
-    [
-        *(None, math.inf, Decimal("Infinity")),
-        *(0, 0.0, False, -1, -0.5, -math.inf, Fraction(-1, 3)),
-        *(0.5, 1, 1e-9, 1e-300, 0.1, Fraction(1, 3), Decimal("0.7"), 123.456789012),
-        *(Fraction(2**53 + 1, 10**9), Fraction(2**53 - 1, 10**9), 2**33, 9e9),
-    ],
-    ids=repr,
-)
-def test_every_wait_calls_poll_of_the_class_that_a_subclass_names(seconds: Any) -> None:
-    class Selector(PollSelector):
-        _selector_cls = RecordingPoll
+class RecordingSelector(PollSelector):
+    _selector_cls = RecordingPoll
+    _selector: RecordingPoll
 
-    with Selector() as selector:
-        p = selector._selector  # by the name that the standard selectors have for it
-        assert isinstance(p, RecordingPoll)
+
+EXACT: list[Any] = [0.5, 1, 1e-9, 1e-300, Fraction(1, 3), Decimal("0.7"), 2**33]
+EXACT += [Fraction(2**53 + 1, 10**9), Fraction(2**53 - 1, 10**9)]
+
+
+@pytest.mark.parametrize("seconds", [None, math.inf, 0, 0.0, False, -1, -0.5, *EXACT], ids=repr)
+def test_every_wait_calls_the_poll_method_of_a_subclass(seconds: Any) -> None:
+    with RecordingSelector() as selector:
         assert selector.select(seconds) == []
+    [milliseconds] = selector._selector.timeouts
     if seconds is None or seconds == math.inf:
-        assert p.asked == [None]
+        assert milliseconds is None
     elif seconds <= 0:
-        assert p.asked == [0]
+        assert milliseconds == 0
     else:
-        # As poll() rounds it: in nanoseconds, up.
-        [milliseconds] = p.asked
+        # poll() rounds up to nanoseconds.
         more = math.ceil(Fraction(milliseconds) * 10**6) - math.ceil(Fraction(seconds) * 10**9)
         assert 0 <= more < 10**6
         assert type(milliseconds) in (int, float)
 
 
 class FailingPoll(pypoll.Poll):
-    """Has no memory left."""
+    """Raises MemoryError, as if memory had run out."""
 
     def register(self, *_arguments: Any) -> None:
         raise MemoryError
@@ -492,7 +396,7 @@ class FailingPoll(pypoll.Poll):
     modify = register
 
 
-def test_if_the_set_refuses_nothing_stays_registered(pipe: Pipe) -> None:
+def test_a_failed_change_leaves_nothing_registered(pipe: Pipe) -> None:
     class Failing(PollSelector):
         _selector_cls = FailingPoll
 

@@ -1,179 +1,153 @@
-"""What another thread does in the middle of a selector's call is neither lost nor reported late.
+"""A change by another thread in the middle of a selector's call is neither lost nor reported late.
 
-Its moments are fixed here: a Poll of the test's own acts after a method of it has returned.
+A subclass of Poll makes the change just before or after one of its methods, so this works on every
+interpreter. Where instructions can be traced, test_interruptions.py tests a change at each one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import itertools
+from contextlib import suppress
 from typing import Any, Callable
 
 import pytest
 
 import pypoll
+from descriptors import Descriptors
 from pypoll import EVENT_READ, EVENT_WRITE, PollSelector
 from pypoll.selector import _Pairs
+from support import Interruption, Pipe, settled
 
 
-class SteeredPoll(pypoll.Poll):
-    """Acts once after it has registered, modified, unregistered or polled."""
+class HookedPoll(pypoll.Poll):
+    """Calls *hook* once, before or after the method of that name."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.actions: dict[str, Callable[[], object]] = {}
+    moment = ""
+    hook: Callable[[], object] = int
 
-    def act(self, method: str) -> None:
-        self.actions.pop(method, int)()
+    def call(self, name: str, *arguments: Any) -> Any:
+        self.reach(f"before {name}")
+        result = getattr(super(), name)(*arguments)
+        self.reach(f"after {name}")
+        return result
+
+    def reach(self, moment: str) -> None:
+        if moment == self.moment:
+            self.moment = ""
+            self.hook()
 
     def register(self, *arguments: Any) -> None:
-        super().register(*arguments)
-        self.act("register")
+        self.call("register", *arguments)
 
     def modify(self, *arguments: Any) -> None:
-        super().modify(*arguments)
-        self.act("modify")
+        self.call("modify", *arguments)
 
     def unregister(self, *arguments: Any) -> None:
-        super().unregister(*arguments)
-        self.act("unregister")
+        self.call("unregister", *arguments)
 
-    def poll(self, *timeout: Any) -> list[tuple[int, int]]:
-        found = super().poll(*timeout)
-        self.act("poll")
-        return found
+    def poll(self, *timeout: Any) -> Any:
+        return self.call("poll", *timeout)
 
 
-class SteeredSelector(PollSelector):
-    _selector_cls = SteeredPoll
-    _selector: SteeredPoll
-
-    def after(self, method: str, action: Callable[[], object]) -> None:
-        self._selector.actions[method] = action
+class HookedSelector(PollSelector):
+    _selector_cls = HookedPoll
+    _selector: HookedPoll
 
 
-@pytest.fixture
-def steered() -> Iterator[SteeredSelector]:
-    with SteeredSelector() as selector:
-        yield selector
+class Incomparable:
+    """Data like an array of numbers: a comparison has no truth value."""
+
+    def __eq__(self, _other: object) -> bool:
+        raise AssertionError("keys are to be compared by identity")
+
+    __hash__ = object.__hash__
 
 
-def test_what_is_unregistered_after_the_wait_is_not_reported(
-    steered: SteeredSelector, pipe: tuple[int, int]
+def interrupt(_selector: PollSelector, _fd: int) -> Any:
+    raise Interruption
+
+
+Call = Callable[[PollSelector, int], Any]
+CALLS: dict[str, Call] = {
+    "register": lambda selector, fd: selector.register(fd, EVENT_WRITE, Incomparable()),
+    "modify": lambda selector, fd: selector.modify(fd, EVENT_WRITE, Incomparable()),
+    "modify to another event": lambda selector, fd: selector.modify(fd, EVENT_READ, Incomparable()),
+    "pause": lambda selector, fd: selector.modify(fd, 0, Incomparable()),
+    "unregister": lambda selector, fd: selector.unregister(fd),
+    "select": lambda selector, _: selector.select(0),
+}
+ACTIONS = {**CALLS, "interrupt": interrupt}
+METHODS = ["register", "modify", "unregister", "poll"]
+MOMENTS = [f"{when} {method}" for when in ("before", "after") for method in METHODS]
+STATES = {"new": None, "paused": 0, "read": EVENT_READ, "write": EVENT_WRITE}
+
+
+@pytest.mark.parametrize("others", [0, 1, 10])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_change_in_the_middle_of_a_call_leaves_the_selector_exact(
+    descriptors: Descriptors, moment: str, others: int
 ) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_WRITE)
-    steered.after("poll", lambda: steered.unregister(writing))
-    assert steered.select(0) == []
-    assert steered.select(0) == []
+    fd, *writable = [descriptors.pipe().writing for _ in range(1 + others)]
+    for state, name, action, unsettled in itertools.product(STATES, CALLS, ACTIONS, (False, True)):
+        with HookedSelector() as selector:
+            for other in writable:
+                selector.register(other, EVENT_WRITE, Incomparable())
+            events = STATES[state]
+            if events is not None:
+                selector.register(fd, EVENT_READ, Incomparable())
+                selector.modify(fd, events, Incomparable())
+            for _ in range(2):
+                selector.select(0)
+            if unsettled:  # by a private name: as after an exception in an earlier change
+                selector._unsettled.add(fd)
+            check_call(selector, fd, name, moment, action)
 
 
-def test_what_is_modified_after_the_wait_is_reported_as_what_it_is_by_then(
-    steered: SteeredSelector, pipe: tuple[int, int]
+def check_call(selector: HookedSelector, fd: int, name: str, moment: str, action: str) -> None:
+    changed: list[Any] = []
+
+    def hook() -> None:
+        with suppress(KeyError):
+            changed.append(ACTIONS[action](selector, fd))
+
+    def expected() -> dict[int, Any]:
+        return {
+            key.fd: (key, EVENT_WRITE)
+            for key in selector.get_map().values()
+            if key.events == EVENT_WRITE
+        }
+
+    selector._selector.moment, selector._selector.hook = moment, hook
+    with suppress(KeyError, Interruption):
+        found = CALLS[name](selector, fd)
+        assert found is not None
+        if name == "select":
+            # The hook may have changed the key of fd after the wait.
+            assert [pair for pair in found if pair != expected().get(pair[0].fd)] == []
+            assert len(found) >= len(expected()) - 1
+    selector._selector.moment = ""
+    if changed and name != "unregister" and action not in ("unregister", "select"):
+        assert selector.get_key(fd) is changed[0]
+    for _ in range(2):
+        assert {key.fd: (key, events) for key, events in selector.select(0)} == expected()
+    assert settled(selector)
+
+
+def test_no_pair_is_kept_that_reports_nothing(selector: PollSelector, pipe: Pipe) -> None:
+    """Uses private names: otherwise a key would have to change between two instructions."""
+    selector.register(pipe.reading, EVENT_READ)
+    pairs = _Pairs(selector._fd_to_key)
+    with pytest.raises(KeyError):
+        pairs[pipe.reading, pypoll.POLLOUT]
+    assert dict(pairs) == {}
+
+
+def test_a_descriptor_whose_key_is_gone_is_not_reported(
+    selector: PollSelector, pipe: Pipe, beside: int
 ) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_WRITE)
-    steered.after("poll", lambda: steered.modify(writing, EVENT_READ))
-    assert steered.select(0) == []
-
-
-def test_a_key_that_is_modified_twice_at_once_has_the_set_follow_the_later_one(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_READ)
-    steered.after("modify", lambda: steered.modify(writing, EVENT_WRITE, "later"))
-    steered.modify(writing, EVENT_READ, "earlier")
-    steered.modify(writing, EVENT_READ | EVENT_WRITE, "earlier")
-    assert steered.get_key(writing).data == "later"
-    assert [(key.data, events) for key, events in steered.select(0)] == [("later", EVENT_WRITE)]
-
-
-def test_what_is_unregistered_while_it_is_modified_stays_out_of_the_set(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_READ)
-    steered.after("modify", lambda: steered.unregister(writing))
-    steered.modify(writing, EVENT_WRITE)
-    assert steered.select(0) == []
-    assert len(steered._selector) == len(steered.get_map()) == 0
-    assert steered.get_map().get(writing) is None
-
-
-def test_what_two_threads_unregister_at_once_is_unregistered_once(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_WRITE)
-    steered.after("unregister", lambda: steered.unregister(writing))
-    with pytest.raises(KeyError, match="is not registered"):
-        steered.unregister(writing)
-    assert steered.select(0) == []
-
-
-def test_what_a_select_puts_back_while_it_is_unregistered_leaves_the_set(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_WRITE)
-    steered.after("unregister", lambda: steered.select(0))
-    steered.unregister(writing)
-    assert steered.select(0) == []
-    assert len(steered._selector) == 0
-
-
-def test_a_change_that_is_cut_off_is_made_up_by_the_next_select(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    reading, writing = pipe
-
-    def fail() -> None:
-        raise KeyboardInterrupt
-
-    steered.after("register", fail)
-    with pytest.raises(KeyboardInterrupt):
-        steered.register(reading, EVENT_READ)
-    steered.register(writing, EVENT_WRITE)
-    steered.after("unregister", fail)
-    with pytest.raises(KeyboardInterrupt):
-        steered.unregister(writing)
-    assert [key.fd for key, _ in steered.select(0)] == [writing]
-    assert list(steered._selector) == list(steered.get_map()) == [writing]
-
-
-def test_a_paused_file_object_can_be_unregistered(
-    steered: SteeredSelector, pipe: tuple[int, int]
-) -> None:
-    _, writing = pipe
-    steered.register(writing, EVENT_WRITE)
-    steered.modify(writing, 0)
-    assert steered.unregister(writing).events == 0
-    assert steered.select(0) == []
-
-
-def test_the_end_of_a_pause_may_be_what_makes_the_set_grow(pipe: tuple[int, int]) -> None:
-    """The first eight descriptors need no memory of their own."""
-    _, writing = pipe
-    fds = [os.dup(writing) for _ in range(9)]
-    with PollSelector() as selector:
-        for fd in fds:
-            selector.register(fd, EVENT_WRITE)
-            if fd == fds[0]:
-                selector.modify(fd, 0)
-        assert [key.fd for key, _ in selector.select(0)] == fds[1:]
-        selector.modify(fds[0], EVENT_WRITE)
-        assert [key.fd for key, _ in selector.select(0)] == [*fds[1:], fds[0]]
-    for fd in fds:
-        os.close(fd)
-
-
-def test_no_pair_is_kept_that_reports_nothing(pipe: tuple[int, int]) -> None:
-    """By a private name: a key would have to change between two instructions of select()."""
-    reading, _ = pipe
-    with PollSelector() as selector:
-        selector.register(reading, EVENT_READ)
-        pairs = _Pairs(selector._fd_to_key)
-        with pytest.raises(KeyError):
-            pairs[reading, pypoll.POLLOUT]
-        assert dict(pairs) == {}
+    """Uses private names, too."""
+    selector.register(pipe.writing, EVENT_WRITE)
+    assert len(selector.select(0)) == beside + 1
+    selector._pairs = _Pairs(selector._fd_to_key)
+    del selector._fd_to_key[pipe.writing]
+    assert len(selector.select(0)) == beside

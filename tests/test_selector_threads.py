@@ -1,36 +1,29 @@
-"""PollSelector while other threads change its keys: select() is exact, and no change is lost.
-
-Some tests stand in for another thread at a place that no thread can be timed to reach.
-"""
+"""PollSelector while other threads change its keys: select() is exact, and no change is lost."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import selectors
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-import pypoll
-from descriptors import SocketPair
 from pypoll import EVENT_READ, EVENT_WRITE, PollSelector
-from support import PATIENCE, FileLike, Pipe, settled, switching_often
+from support import PATIENCE, FileLike, settled, switching_often
 
 
 @pytest.mark.parametrize("selecting", [1, 2], ids=["one selects", "two select"])
 def test_select_returns_what_is_registered_while_other_threads_change_it(
     selector: PollSelector, beside: int, selecting: int
 ) -> None:
-    """Every change has a number: what it is now must be found, what it was before must not."""
+    """Each key has a number. The current key must be found, and no earlier one."""
     names = "abc"
     done = threading.Event()
-    # The number of each thread's key that was there all the time since, and that is ready; and
-    # the highest of those whose key was gone by then.
+    # For each thread: the number of its key while that is ready, otherwise 0; and the highest
+    # number whose key has been replaced.
     now, gone = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
 
     def change(name: str) -> None:
@@ -52,8 +45,8 @@ def test_select_returns_what_is_registered_while_other_threads_change_it(
             os.close(writing)
 
     def select() -> None:
-        looks, deadline = 0, time.monotonic() + PATIENCE
-        while looks < 1000 and time.monotonic() < deadline:
+        checks, deadline = 0, time.monotonic() + PATIENCE
+        while checks < 1000 and time.monotonic() < deadline:
             gone_before, before = gone.copy(), now.copy()
             try:
                 found = selector.select(0)
@@ -62,12 +55,12 @@ def test_select_returns_what_is_registered_while_other_threads_change_it(
                 assert "concurrent" in str(error)  # noqa: PT017
                 continue
             after = now.copy()
-            # Of one thread there may be two: a number closed and opened since is another's by now.
+            # A thread may have two: its descriptor may have been closed and opened again.
             data = [key.data for key, _ in found if key.data != "beside"]
             lost = [n for n in names if before[n] == after[n] != 0 and (n, after[n]) not in data]
             stale = [(name, number) for name, number in data if number <= gone_before[name]]
             assert (lost, stale, len(found)) == ([], [], len(data) + beside)
-            looks += sum(map(bool, before.values())) > 0
+            checks += sum(map(bool, before.values())) > 0
 
     with switching_often(), ThreadPoolExecutor(len(names) + selecting) as pool:
         changing = [pool.submit(change, name) for name in names]
@@ -82,103 +75,38 @@ def test_select_returns_what_is_registered_while_other_threads_change_it(
     assert settled(selector)
 
 
-def test_keys_are_listed_found_and_closed_while_other_threads_change_them() -> None:
+def test_keys_are_listed_found_and_closed_while_another_thread_changes_them() -> None:
     done = threading.Event()
     selector = PollSelector()
-    # Never open: there is nothing to be ready.
-    files = [FileLike(fd) for fd in range(100_000, 100_300)]
 
-    def change(first: int) -> None:
+    def change() -> None:
         while not done.is_set():
-            for fd in range(first, first + 50):
+            for fd in range(200_000, 200_050):
                 selector.register(fd, EVENT_READ)
-            for fd in range(first, first + 50):
+            for fd in range(200_000, 200_050):
                 with contextlib.suppress(KeyError):  # closed
                     selector.unregister(fd)
 
-    with switching_often():
-        pool = ThreadPoolExecutor(2)
-        changing = [pool.submit(change, first) for first in (200_000, 300_000)]
+    with switching_often(), ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
         try:
             for _ in range(10):
                 registered = selector.get_map()
-                for number, file in enumerate(files, 100_000):
-                    file.answer = number
-                    selector.register(file, EVENT_READ)
-                for number, file in enumerate(files, 100_000):
-                    file.answer = OSError(errno.EBADF, "closed")
+                file = FileLike(100_300)
+                # None of these is open, so select() always reports them as invalid.
+                for fileobj in [*range(100_000, 100_300), file]:
+                    selector.register(fileobj, EVENT_READ)
+                file.answer = OSError(errno.EBADF, "closed")
+                for _ in range(150):
                     assert selector.get_key(file).fileobj is file
-                    assert number in list(registered)
-                    assert len(selector.select(0)) >= len(files)
+                    assert any(fd == 100_300 for fd in registered)
+                    assert len(selector.select(0)) >= 301
                 selector.close()
-                assert not set(range(100_000, 100_300)) & {*registered}
-                # Another for the same threads, which may be in the middle of a change of this one.
+                assert not set(range(100_000, 100_301)) & {*registered}
+                # The thread continues with a new one. It may still be changing this one.
                 selector = PollSelector()
         finally:
             done.set()
-            pool.shutdown()
-    for future in changing:
-        future.result()
+        changing.result(PATIENCE)
     selector.close()
     assert settled(selector)
-
-
-def test_a_descriptor_whose_key_is_gone_is_passed_over(selector: PollSelector, pipe: Pipe) -> None:
-    """As when another thread unregisters it between the wait and its result."""
-    selector.register(pipe.reading, EVENT_READ)
-    key = selector.register(pipe.writing, EVENT_WRITE)
-    os.write(pipe.writing, b"x")
-    del selector._fd_to_key[pipe.reading]
-    assert selector.select(0) == [(key, EVENT_WRITE)]
-
-
-class OtherPoll(pypoll.Poll):
-    """Called by its methods, where Poll itself is called past them."""
-
-
-class OtherSelector(PollSelector):
-    _selector_cls = OtherPoll
-
-
-@pytest.mark.parametrize("kind", [PollSelector, OtherSelector])
-def test_a_key_can_be_changed_after_another_thread_took_its_descriptor_out_of_the_set(
-    kind: type[PollSelector], pair: SocketPair
-) -> None:
-    """As select() does when it has seen no key, and register() comes in between."""
-    left, right = pair
-    with kind() as selector:
-        selector.register(left, EVENT_WRITE)
-        selector.select(0)
-        selector._selector.unregister(left)
-        selector._unsettled.add(left.fileno())
-        changed = selector.modify(left, EVENT_READ, "new")
-        right.send(b"x")
-        assert selector.select(0) == [(changed, EVENT_READ)]
-        assert settled(selector)
-
-
-class Incomparable:
-    def __eq__(self, _other: object) -> bool:
-        raise AssertionError("an array of numbers, say, has no truth value")
-
-    __hash__ = object.__hash__
-
-
-def test_a_key_that_another_thread_has_changed_meanwhile_stays(pipe: Pipe) -> None:
-    """Keys are compared by identity: their data may have no truth value."""
-
-    class Interrupted(pypoll.Poll):
-        def register(self, *arguments: Any) -> None:
-            super().register(*arguments)
-            if not changed:
-                changed.append(selector.modify(pipe.writing, EVENT_WRITE, Incomparable()))
-
-    class Selector(PollSelector):
-        _selector_cls = Interrupted
-
-    changed: list[selectors.SelectorKey] = []
-    with Selector() as selector:
-        key = selector.register(pipe.writing, EVENT_WRITE, Incomparable())
-        assert selector.get_key(pipe.writing) is changed[0] is not key
-        [(ready, _)] = selector.select(0)
-        assert ready is changed[0]

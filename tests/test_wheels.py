@@ -1,4 +1,4 @@
-"""What docs/platforms.md promises of wheels is what pyproject.toml and release.yml build."""
+"""pyproject.toml and release.yml build the wheels that docs/platforms.md promises."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pypoll import _shim
 ROOT = Path(__file__).resolve().parent.parent
 PLATFORMS = ROOT / "docs" / "platforms.md"
 RELEASE = ROOT / ".github" / "workflows" / "release.yml"
-# How the table's headings begin, and cibuildwheel's names of the same interpreters.
+# The first words of the table's headings, and cibuildwheel's names of these interpreters.
 INTERPRETERS = {"CPython": "cp", "free-threaded": "cp", "PyPy": "pp"}
 
 
 def versions(heading: str) -> list[str]:
-    """What "PyPy 3.9 to 3.12" stands for: pp39, pp310, pp311 and pp312."""
+    """Return what a heading stands for: pp39, pp310 and pp311 for "PyPy 3.9 to 3.11"."""
     parsed = re.fullmatch(r"([\w-]+) 3\.(\d+t?) to 3\.(\d+t?)", heading)
     assert parsed, heading
     name, first, last = parsed.groups()
@@ -31,9 +31,9 @@ def versions(heading: str) -> list[str]:
 
 
 def install_table() -> dict[str, dict[str, str]]:
-    """The cells of the install table, by platform and heading."""
+    """Return the cells of the install table, by platform and heading."""
     if not PLATFORMS.exists():
-        pytest.skip("docs/ is not beside these tests")
+        pytest.skip("docs/ is not here")
     section = PLATFORMS.read_text("utf-8").split("\n## Wheels\n")[1]
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -44,7 +44,7 @@ def install_table() -> dict[str, dict[str, str]]:
 
 
 def promised() -> set[str]:
-    """The identifiers of cibuildwheel for which the install table has a wheel."""
+    """Return cibuildwheel's identifiers of the wheels in the install table."""
     return {
         f"{version}-{platform}"
         for platform, cells in install_table().items()
@@ -55,7 +55,7 @@ def promised() -> set[str]:
 
 
 def planned(system: str) -> set[str]:
-    """The identifiers that cibuildwheel prints, with those that it leaves to another machine."""
+    """Return the identifiers that cibuildwheel selects, also those that need another machine."""
     environment = {name: value for name, value in os.environ.items() if name[:5] != "CIBW_"}
     command = [sys.executable, "-m", "cibuildwheel", "--print-build-identifiers"]
     ran = subprocess.run(
@@ -75,21 +75,19 @@ def test_each_cell_of_the_install_table_is_a_wheel_or_source() -> None:
     assert {re.split(r"[, ]", cell)[0] for cell in cells} == {"wheel", "source"}
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("cibuildwheel") is None, reason="cibuildwheel is not installed here"
-)
+@pytest.mark.skipif(importlib.util.find_spec("cibuildwheel") is None, reason="needs cibuildwheel")
 def test_the_install_table_promises_what_cibuildwheel_would_build() -> None:
     assert planned("linux") | planned("macos") == promised()
 
 
-@pytest.mark.skipif(not RELEASE.exists(), reason="the workflows are not beside these tests")
+@pytest.mark.skipif(not RELEASE.exists(), reason="the workflows are not here")
 def test_the_release_workflow_has_a_job_for_each_platform_of_the_install_table() -> None:
     jobs = re.findall(r"^ +- \{ platform: (\w+), ", RELEASE.read_text("utf-8"), re.MULTILINE)
     assert sorted(jobs) == sorted({wheel.split("-")[1] for wheel in promised()})
 
 
-def test_the_module_of_the_stable_abi_has_a_name_that_every_cpython_loads() -> None:
+def test_a_stable_abi_module_has_a_name_that_every_cpython_loads() -> None:
     name = Path(str(_shim.__file__)).name
     if ".abi3" not in name:
-        pytest.skip("this module was compiled for this interpreter alone")
+        pytest.skip("the module is for this interpreter alone")
     assert name in ("_shim.abi3.so", "_shim.abi3t.so")
