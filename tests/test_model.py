@@ -141,9 +141,6 @@ class Descriptors(RuleBasedStateMachine):
     def teardown(self) -> None:
         os.closerange(NEAR.start, NEAR.stop)
 
-    def close_file(self, number: int) -> None:
-        """Override this to learn which numbers are closed."""
-
     @initialize(kind=st.sampled_from(list(OPENED)), source=st.sampled_from(FEW))
     def open_all(self, kind: str, source: int) -> None:
         """Give one file many numbers, so that a write makes many ready."""
@@ -155,7 +152,6 @@ class Descriptors(RuleBasedStateMachine):
     def open(self, kind: str, numbers: Sequence[int]) -> None:
         """Open it on these numbers, which may already be open and registered."""
         for number, fd in zip(numbers, OPENED[kind]()):
-            self.close_file(number)
             os.set_blocking(fd, False)
             os.dup2(fd, number)
             os.close(fd)
@@ -166,12 +162,10 @@ class Descriptors(RuleBasedStateMachine):
             for number in numbers:
                 if number != source:
                     os.dup2(source, number)
-                    self.close_file(number)
 
     @rule(numbers=NUMBERS)
     def close(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            self.close_file(number)
             with suppress(OSError):
                 os.close(number)
 
@@ -275,16 +269,6 @@ def selected(fd: int, asked: int) -> int:
     return ready | (EVENT_HANGUP if asked & EVENT_HANGUP and kernel(fd, POLLRDHUP) else 0)
 
 
-class File:
-    """A file object; if it is closed, its number is -1."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def fileno(self) -> int:
-        return self.number
-
-
 class PlainSelector(dict[int, SelectorKey]):
     """A model of PollSelector: the keys of the descriptors, in order.
 
@@ -303,35 +287,24 @@ class PlainSelector(dict[int, SelectorKey]):
             self.polled.pop(key.fd, None)
         return key
 
-    def fd_of(self, fileobj: Any) -> int:
-        number: int = fileobj.fileno() if isinstance(fileobj, File) else fileobj
-        if number >= 0:
-            return number
-        for key in self.values():
-            if key.fileobj is fileobj:
-                return key.fd
-        raise ValueError(fileobj)
-
-    def register(self, fileobj: Any, events: int, data: object) -> SelectorKey:
+    def register(self, fd: int, events: int, data: object) -> SelectorKey:
         if not 0 < events <= ANY_EVENT:
             raise ValueError(events)
-        fd = self.fd_of(fileobj)
         if fd in self:
-            raise KeyError(fileobj)
-        return self.put(SelectorKey(fileobj, fd, events, data))
+            raise KeyError(fd)
+        return self.put(SelectorKey(fd, fd, events, data))
 
-    def modify(self, fileobj: Any, events: int, data: object) -> SelectorKey:
+    def modify(self, fd: int, events: int, data: object) -> SelectorKey:
         if not 0 <= events <= ANY_EVENT:
             raise ValueError(events)
-        return self.put(self.get_key(fileobj)._replace(events=events, data=data))
+        return self.put(self[fd]._replace(events=events, data=data))
 
-    def unregister(self, fileobj: Any) -> SelectorKey:
-        key = self.pop(self.fd_of(fileobj))
-        self.polled.pop(key.fd, None)
-        return key
+    def unregister(self, fd: int) -> SelectorKey:
+        self.polled.pop(fd, None)
+        return self.pop(fd)
 
-    def get_key(self, fileobj: Any) -> SelectorKey:
-        return self[self.fd_of(fileobj)]
+    def get_key(self, fd: int) -> SelectorKey:
+        return self[fd]
 
     def select(self) -> list[tuple[SelectorKey, int]]:
         keys = map(self.__getitem__, self.polled)
@@ -339,63 +312,36 @@ class PlainSelector(dict[int, SelectorKey]):
 
 
 VALID_EVENTS = st.integers(1, ANY_EVENT)
-EVENTS = st.one_of(
-    VALID_EVENTS,
-    VALID_EVENTS,
-    st.sampled_from([0, ANY_EVENT + 1, EVENT_READ | 1 << 70, -1]),
-)
-
-# Which argument stands for a descriptor: its number, its file object, or the one with which it was
-# registered, which may have been closed since.
-NAMED = st.sampled_from(["number", "file", "registered"])
+EVENTS = VALID_EVENTS | st.sampled_from([0, ANY_EVENT + 1, -1])
 
 
 class SelectorMachine(Descriptors):
     """Makes the same calls of a PollSelector and of its model."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.files: dict[int, File] = {}
-
     @initialize(numbers=AT_FIRST, events=VALID_EVENTS)
     def begin(self, numbers: Sequence[int], events: int) -> None:
         self.ours = PollSelector()
         self.model = PlainSelector()
-        self.register(numbers, "file", events, 0)
+        self.register(numbers, events, 0)
 
-    def close_file(self, number: int) -> None:
-        if number in self.files:
-            self.files.pop(number).number = -1
+    def same(self, method: str, number: int, *args: int) -> None:
+        expected = outcome(getattr(self.model, method), number, *args)
+        assert outcome(getattr(self.ours, method), number, *args) == expected
 
-    def same(self, method: str, number: int, named: str, *args: int) -> None:
-        fileobj: Any = number
-        if named == "registered" and number in self.model:
-            fileobj = self.model[number].fileobj
-        elif named != "number":
-            fileobj = self.files.setdefault(number, File(number))
-        expected = outcome(getattr(self.model, method), fileobj, *args)
-        assert outcome(getattr(self.ours, method), fileobj, *args) == expected
-
-    @rule(numbers=NUMBERS, named=NAMED, events=EVENTS, data=st.integers(0, 2))
-    def register(self, numbers: Sequence[int], named: str, events: int, data: int) -> None:
+    @rule(numbers=NUMBERS, events=EVENTS, data=st.integers(0, 2))
+    def register(self, numbers: Sequence[int], events: int, data: int) -> None:
         for number in numbers:
-            self.same("register", number, named, events, data)
+            self.same("register", number, events, data)
 
-    @rule(numbers=NUMBERS, named=NAMED, events=EVENTS | st.just(0), data=st.integers(0, 2))
-    def modify(self, numbers: Sequence[int], named: str, events: int, data: int) -> None:
+    @rule(numbers=NUMBERS, events=EVENTS, data=st.integers(0, 2))
+    def modify(self, numbers: Sequence[int], events: int, data: int) -> None:
         for number in numbers:
-            self.same("modify", number, named, events, data)
+            self.same("modify", number, events, data)
 
-    @rule(numbers=NUMBERS, named=NAMED, data=st.integers(0, 2))
-    def modify_data(self, numbers: Sequence[int], named: str, data: int) -> None:
+    @rule(numbers=NUMBERS, method=st.sampled_from(["unregister", "get_key"]))
+    def unregister(self, numbers: Sequence[int], method: str) -> None:
         for number in numbers:
-            if number in self.model:
-                self.same("modify", number, named, self.model[number].events, data)
-
-    @rule(numbers=NUMBERS, named=NAMED, method=st.sampled_from(["unregister", "get_key"]))
-    def unregister(self, numbers: Sequence[int], named: str, method: str) -> None:
-        for number in numbers:
-            self.same(method, number, named)
+            self.same(method, number)
 
     @rule(timeout=st.sampled_from([0.00001, 0.00025, None]))
     def select(self, timeout: float | None) -> None:
