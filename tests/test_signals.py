@@ -123,7 +123,7 @@ def test_a_deadline_that_passes_in_the_handler_ends_the_wait_empty(wait: Wait, p
 
     p = set_of({reading: pypoll.POLLIN})
     with handling(handler):
-        # More than once, for on a busy machine the handler may have run before the wait began.
+        # On a busy machine the handler may run before the wait begins.
         for _ in range(10):
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             answer = wait(p, 150)
@@ -136,7 +136,7 @@ def test_a_deadline_that_passes_in_the_handler_ends_the_wait_empty(wait: Wait, p
 
 @WAIT_CASES
 def test_every_signal_runs_its_handler_when_the_wait_is_compiled(wait: Wait, pipe: Pipe) -> None:
-    """PyPy runs handlers in compiled code only at some places; one must lie in each wait."""
+    """In compiled code, PyPy runs handlers only at certain points; each wait must have one."""
     reading, writing = pipe
     rounds = 3000
     p = set_of({reading: pypoll.POLLIN})
@@ -148,7 +148,7 @@ def test_every_signal_runs_its_handler_when_the_wait_is_compiled(wait: Wait, pip
     deadline = time.monotonic() + 3 * PATIENCE
     with handling(handler):
         for _ in range(rounds):
-            assert time.monotonic() < deadline, "handlers run late, or at the deadline of the wait"
+            assert time.monotonic() < deadline, "handlers run late"
             signal.setitimer(signal.ITIMER_REAL, 0.0002, AGAIN)
             assert wait(p, 1000 * PATIENCE) in ([(reading, pypoll.POLLIN)], pypoll.POLLIN)
             os.read(reading, 100)
