@@ -94,36 +94,31 @@ def half_ready() -> None:
             os.write(end, b"x")
 
 
-def switch_before_line(number: int, timeout: float | None) -> bool:
-    """Wait, and switch before so many lines; return whether there were so many."""
-    lines = 0
+def a_greenlet_polls_between_two_lines_of_a_wait() -> None:
+    line = stop_at = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal lines
+        nonlocal line
         if not frame.f_globals["__name__"].startswith("pypoll."):
             return None
         if event == "line":
-            lines += 1
-            if lines == number:
+            line += 1
+            if line == stop_at:
                 greenlet(half_ready).switch()
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        found = many.poll(timeout)
-    finally:
-        sys.settrace(before)
-    assert found in (every, half), found
-    return lines >= number
-
-
-def a_greenlet_polls_between_two_lines_of_a_wait() -> None:
     for timeout in 0, 1, None:
-        number = 1
-        while switch_before_line(number, timeout):
-            number += 1
-        assert number > 3
+        line = stop_at = 0
+        while line >= stop_at:
+            line, stop_at = 0, stop_at + 1
+            sys.settrace(trace)
+            try:
+                found = many.poll(timeout)
+            finally:
+                sys.settrace(before)
+            assert found in (every, half), found
+        assert stop_at > 3
 
 
 def handlers_switch_to_a_greenlet_that_polls() -> None:
