@@ -78,7 +78,8 @@ class Subject:
     def __init__(self, kind: type[Any], fds: list[int]) -> None:
         self.kind = kind
         self.cases = POLL_CASES if kind is Poll else SELECTOR_CASES
-        self.idle, self.ready = ((0,), OUT) if kind is Poll else (PAUSED, READY)
+        self.idle: tuple[Any, ...] = (0,) if kind is Poll else PAUSED
+        self.ready: tuple[Any, ...] = OUT if kind is Poll else READY
         self.fd, self.guest, *self.others = fds
         self.first = self.others[0]
         self.signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
