@@ -1,86 +1,71 @@
-"""Sets that are used while garbage cycles are collected, whose order is the collector's own."""
+"""Sets that finalizers use while the collector, in an order of its own, frees a garbage cycle."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
 import sys
-import warnings
-from typing import Any, TypeVar
+from typing import Any
 
 import pypoll
 
-AnyPoll = TypeVar("AnyPoll", bound=pypoll.Poll)
-
 reading, writing = os.pipe()
-ready = [(writing, pypoll.POLLOUT)]
-died: list[Any] = []
-
-
-def set_of(fd: int, cls: type[AnyPoll]) -> AnyPoll:
-    p = cls()
-    p.register(fd, pypoll.POLLOUT)
-    return p
-
-
-def collect() -> None:
-    for _ in range(5):
-        gc.collect()
-
-
-class Revenant(pypoll.Poll):
-    cycle: Revenant
-
-    def __del__(self) -> None:
-        died.append((self, self.poll(0)))
-
-
-def wait_and_come_back() -> None:
-    for _ in range(100):
-        p = set_of(writing, Revenant)
-        p.cycle = p
-    del p
-    collect()
-    assert len(died) > 50, died
-    for p, seen in died:
-        assert seen == p.poll(0) == ready, seen
-        p.register(reading, 0)
-        assert list(p) == [writing, reading]
+# More than a set holds without memory of its own.
+fds = [os.dup(writing) for _ in range(20)]
+ready = [(fd, pypoll.POLLOUT) for fd in fds]
+finalized: list[Any] = []
 
 
 class Server:
-    def __init__(self, p: pypoll.Poll) -> None:
-        self.p = p
+    """Tidies its set up when it is finalized."""
+
+    def __init__(self) -> None:
+        self.p = set_of_all(pypoll.Poll)
         self.cycle = self
 
     def __del__(self) -> None:
-        died.append(self.p.poll(0))
-        for fd in range(1000, 1100):
-            self.p.register(fd, 0)
-        self.p.unregister(writing)
-        assert list(self.p) == list(range(1000, 1100))
+        finalized.append(self.p.poll(0))
+        for fd in fds:
+            self.p.unregister(fd)
+        self.p.register(reading, 0)
+        assert list(self.p) == [reading]
+
+
+class Revived(pypoll.Poll):
+    """Lives on after it was finalized."""
+
+    cycle: Revived
+
+    def __del__(self) -> None:
+        finalized.append(self)
+
+
+def set_of_all(cls: type[Any]) -> Any:
+    p = cls()
+    for fd in fds:
+        p.register(fd, pypoll.POLLOUT)
+    return p
 
 
 def tidy_up() -> None:
     for _ in range(100):
-        Server(set_of(writing, pypoll.Poll))
-    collect()
-    assert len(died) > 50, died
-    assert all(seen == ready for seen in died), died
+        Server()
+    gc.collect()
+    assert len(finalized) > 50, finalized
+    assert all(seen == ready for seen in finalized), finalized
 
 
-def leave_event_loops_open() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        for _ in range(10):
-            loop: Any = asyncio.SelectorEventLoop(pypoll.PollSelector())
-            loop.run_until_complete(asyncio.sleep(0))
-            loop.cycle = loop
-        del loop
-        collect()
-    closed = [warning for warning in caught if "unclosed event loop" in str(warning.message)]
-    assert len(closed) > 5, caught
+def revive() -> None:
+    for _ in range(100):
+        p = set_of_all(Revived)
+        p.cycle = p
+    del p
+    gc.collect()
+    assert len(finalized) > 50, finalized
+    for p in finalized:
+        assert p.poll(0) == ready
+        p.register(reading, 0)
+        assert list(p) == [*fds, reading]
 
 
 gc.disable()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import faulthandler
 import os
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,6 @@ from contextlib import suppress
 from typing import Any, Callable
 
 import pypoll
-from pypoll.library import lib
 
 faulthandler.dump_traceback_later(30, exit=True)
 idle, waker = os.pipe()
@@ -27,13 +25,6 @@ def set_of(fds: list[int], mask: int) -> pypoll.Poll:
     return p
 
 
-def selector_of(fds: list[int], events: int) -> pypoll.PollSelector:
-    selector = pypoll.PollSelector()
-    for fd in fds:
-        selector.register(fd, events)
-    return selector
-
-
 changed = set_of([idle], pypoll.POLLIN)
 
 
@@ -45,30 +36,22 @@ def change() -> None:
 
 
 def in_thread(call: Callable[..., object], *arguments: Any) -> None:
-    def call_for_ever() -> None:
+    def repeat() -> None:
         while True:
-            with suppress(RuntimeError):  # the main thread looks whether this one waits
+            with suppress(RuntimeError):  # the main thread checks whether this one waits
                 call(*arguments)
 
-    threading.Thread(target=call_for_ever, daemon=True).start()
+    threading.Thread(target=repeat, daemon=True).start()
 
 
-waiting = [set_of([idle], pypoll.POLLIN) for _ in range(4)]
+waiting = [set_of([idle], pypoll.POLLIN) for _ in range(2)]
 in_thread(waiting[0].poll)
-in_thread(waiting[1].poll, 3_600_000)
-in_thread(waiting[2].ppoll, 3_600_000.5)
-in_thread(waiting[3].poll, 0.1)
+in_thread(waiting[1].ppoll, 3_600_000.5)
 in_thread(pypoll.poll_fd, idle, pypoll.POLLIN)
-in_thread(pypoll.poll_fd, idle, pypoll.POLLIN, 0.1)
-in_thread(selector_of([idle], pypoll.EVENT_READ).select)
-in_thread(selector_of([idle], pypoll.EVENT_READ).select, 3600)
 in_thread(set_of(many, pypoll.POLLOUT).poll, 0)
-in_thread(selector_of(many, pypoll.EVENT_WRITE).select, 0)
 in_thread(change)
 in_thread(changed.poll, 0.1)
 in_thread(set_of, many, pypoll.POLLOUT)
-if lib.pypoll_has_ppoll():
-    in_thread(set_of([idle], 1).ppoll, None, {signal.SIGUSR1})
 
 
 def is_refused(wait: Callable[[int], object]) -> bool:
@@ -79,15 +62,14 @@ def is_refused(wait: Callable[[int], object]) -> bool:
     return False
 
 
-while not all(is_refused(p.poll) for p in waiting[:3]):
+while not all(is_refused(p.poll) for p in waiting):
     time.sleep(0.001)
 
 
 class Last:
-    """Wakes the threads in the middle of the end: none of them may go on.
+    """Wakes the threads while the interpreter ends: none of them may continue.
 
-    The names of sys alone are dropped by the interpreter itself: those of __main__ live on in the
-    frames of the threads.
+    Its finalizer runs when the interpreter clears the sys module, and so needs no global names.
     """
 
     def __del__(

@@ -1,4 +1,4 @@
-"""Greenlets of one thread that are switched during a wait: argv names the case."""
+"""Switches between greenlets of one thread during a wait; argv names the case."""
 
 from __future__ import annotations
 
@@ -59,11 +59,9 @@ def a_greenlet_waits_in_the_same_set() -> None:
     waiter.switch(to_parent)
     assert p.poll(timeout) == []
     assert waiter.switch() >= max(100, timeout)
-    os.write(writing, b"x")
-    assert p.poll() == ready
 
 
-def usable() -> None:
+def check_usable() -> None:
     assert p.poll(0) == p.poll(1) == []
     os.write(writing, b"x")
     answers = [p.poll()]
@@ -76,15 +74,14 @@ def usable() -> None:
 
 def nobody_returns_to_an_interrupted_wait() -> None:
     global waiter
-    for _ in range(3):
-        waiter = greenlet(milliseconds_of_a_wait)
-        waiter.switch(to_parent)
-        assert not waiter.dead
-        usable()
-        # Its end raises GreenletExit in the interrupted wait.
-        waiter = None
-        gc.collect()
-        usable()
+    waiter = greenlet(milliseconds_of_a_wait)
+    waiter.switch(to_parent)
+    assert not waiter.dead
+    check_usable()
+    # Its end raises GreenletExit in the interrupted wait.
+    waiter = None
+    gc.collect()
+    check_usable()
 
 
 def half_ready() -> None:
@@ -97,38 +94,31 @@ def half_ready() -> None:
             os.write(end, b"x")
 
 
-def switch_before_line(number: int, timeout: float | None) -> bool:
-    """Tell whether the wait had such a line: some lie between the call and its results."""
-    lines = 0
-    switched = False
+def a_greenlet_polls_between_two_lines_of_a_wait() -> None:
+    line = stop_at = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal lines, switched
+        nonlocal line
         if not frame.f_globals["__name__"].startswith("pypoll."):
             return None
-        if event == "line" and not switched:
-            lines += 1
-            if lines == number:
-                switched = True
+        if event == "line":
+            line += 1
+            if line == stop_at:
                 greenlet(half_ready).switch()
         return trace
 
     before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        found = many.poll(timeout)
-    finally:
-        sys.settrace(before)
-    assert found in (every, half), found
-    return switched
-
-
-def a_greenlet_polls_between_two_lines_of_a_wait() -> None:
     for timeout in 0, 1, None:
-        number = 1
-        while switch_before_line(number, timeout):
-            number += 1
-        assert number > 3
+        line = stop_at = 0
+        while line >= stop_at:
+            line, stop_at = 0, stop_at + 1
+            sys.settrace(trace)
+            try:
+                found = many.poll(timeout)
+            finally:
+                sys.settrace(before)
+            assert found in (every, half), found
+        assert stop_at > 3
 
 
 def handlers_switch_to_a_greenlet_that_polls() -> None:
@@ -138,14 +128,14 @@ def handlers_switch_to_a_greenlet_that_polls() -> None:
         nonlocal handled
         greenlet(half_ready).switch()
         handled += 1
-        if handled < 300:
-            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.0005)
     while handled < 300:
         found = many.poll(1000)
         assert found in (every, half), found
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 globals()[sys.argv[1]]()

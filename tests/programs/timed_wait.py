@@ -17,7 +17,6 @@ selector.register(reading, pypoll.EVENT_READ)
 waits: dict[str, Callable[[], Any]] = {
     "poll(800)": lambda: p.poll(800),
     "poll(800.5)": lambda: p.poll(800.5),
-    "ppoll(800.5)": lambda: p.ppoll(800.5),
     "ppoll(800.5, [])": lambda: p.ppoll(800.5, []),
     "poll_fd(..., 800.5)": lambda: pypoll.poll_fd(reading, 1, 800.5),
     "select(0.8005)": lambda: selector.select(0.8005),
