@@ -254,4 +254,4 @@ def report(results: dict[str, Any]) -> str:
         lines += _by_poller(results["memory"], "bytes a descriptor", "bytes an empty object")
     if results["left out"]:
         lines += ["## Left out", "", *(f"- {reason}" for reason in results["left out"]), ""]
-    return "\n".join([*lines, "## Marks", "", *_table(_TARGET_HEADINGS, _targets(results))])
+    return "\n".join([*lines, "## Targets", "", *_table(_TARGET_HEADINGS, _targets(results))])

@@ -1,6 +1,6 @@
 """Compares pypoll with select.poll, a C loop over poll(2), and the standard library's selectors.
 
-    python benchmarks/run.py                       prints tables in Markdown; takes 6 minutes
+    python benchmarks/run.py                       prints tables in Markdown; takes 5 minutes
     python benchmarks/run.py --json result.json    also writes all figures to a file
 
 benchmarks/README.md describes the method. Needs the extra "bench": pip install '.[bench]'

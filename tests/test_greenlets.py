@@ -40,7 +40,6 @@ def test_an_object_stays_usable_under_a_monkey_patch_after_a_handler_raised_in_i
         *(f"a_greenlet_waits_in_the_same_set {timeout}" for timeout in (0, 20, 200)),
         "nobody_returns_to_an_interrupted_wait",
         "a_greenlet_polls_between_two_lines_of_a_wait",
-        "handlers_switch_to_a_greenlet_that_polls",
     ],
 )
 def test_results_are_whole_and_waits_not_shortened_if(case: str, tmp_path: Path) -> None:

@@ -16,9 +16,7 @@ from support import ran
     "guarantee",
     [
         "replaces_what_the_standard_library_uses",
-        "works_from_many_threads",
         "leaves_what_others_have_replaced",
-        "waits_as_long_as_it_is_asked_to",
         "reaches_subprocess",
         "reaches_multiprocessing",
         "reaches_socketserver",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.connection
-import os
 import select
 import selectors
 import signal
@@ -54,15 +53,6 @@ def replaces_what_the_standard_library_uses() -> None:
             assert getattr(select, name) == getattr(pypoll, name), name
 
 
-def works_from_many_threads() -> None:
-    threads = [threading.Thread(target=pypoll.install) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert module.poll is pypoll.Poll
-
-
 def leaves_what_others_have_replaced() -> None:
     module.poll = list
     refused()
@@ -80,20 +70,6 @@ def refused() -> None:
     except RuntimeError as error:
         message = str(error)
     assert "another library has replaced it" in message
-
-
-def waits_as_long_as_it_is_asked_to() -> None:
-    pypoll.install()
-    reading, writing = os.pipe()
-    p = module.poll()
-    p.register(reading, select.POLLIN)
-    begun = time.monotonic_ns()
-    assert p.poll(0.5) == []  # PyPy's own poll() does not wait for less than a millisecond
-    assert time.monotonic_ns() - begun >= 500_000
-    send_signal()
-    threading.Timer(0.2, os.write, (writing, b"x")).start()
-    assert p.poll() == [(reading, select.POLLIN)]
-    assert handled
 
 
 def reaches_subprocess() -> None:

@@ -121,21 +121,4 @@ def a_greenlet_polls_between_two_lines_of_a_wait() -> None:
         assert stop_at > 3
 
 
-def handlers_switch_to_a_greenlet_that_polls() -> None:
-    handled = 0
-
-    def handler(*_: object) -> None:
-        nonlocal handled
-        greenlet(half_ready).switch()
-        handled += 1
-        signal.setitimer(signal.ITIMER_REAL, 0.0005)
-
-    signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005)
-    while handled < 300:
-        found = many.poll(1000)
-        assert found in (every, half), found
-    signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 globals()[sys.argv[1]]()
