@@ -44,9 +44,9 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.wait_closed()
     except OSError:
         pass  # the client is gone
-    finally:
-        # If this is cancelled, the client may never read the rest of the output.
-        writer.transport.abort()
+    except asyncio.CancelledError:
+        writer.transport.abort()  # the client may never read the rest of the output
+        raise
 
 
 async def check(port: int, stop: asyncio.Event) -> int:
