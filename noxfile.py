@@ -292,7 +292,8 @@ def valgrind(session: nox.Session) -> None:
     """Run tests under valgrind's memcheck, and check the C code for leaks."""
     needs(session, gcc="gcc", valgrind="valgrind libc6-dbg")
     install_pypoll(session, flags="-O1 -g")
-    memcheck = "valgrind -q --error-exitcode=9"
+    # By default, valgrind may let some threads starve for half a minute.
+    memcheck = "valgrind -q --error-exitcode=9 --fair-sched=try"
     run(session, f"{memcheck} --leak-check=full", build_shim_faults(session, "-O1 -g"))
     # Leave out tests that take minutes under valgrind, and those that lower the limit of open
     # descriptors, which valgrind does not support. PYTHONMALLOC=malloc is not set, because CPython

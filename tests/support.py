@@ -343,6 +343,9 @@ def handling(
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        # The kernel may have chosen another thread, which has not handled the signal yet. It would
+        # end the process once the default action is restored. SIG_IGN discards it.
+        signal.signal(number, signal.SIG_IGN)
         signal.signal(number, before)
 
 
