@@ -243,7 +243,7 @@ def test_a_handler_at_any_instruction_may_use_the_object_and_raise(
 
 
 @needs_tracing
-@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (40, 20), (200, 300), (260, 300)])
+@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (300, 20), (200, 300), (260, 300)])
 def test_a_wait_interrupted_by_another_at_any_instruction_returns_a_complete_result(
     many: list[int], counts: tuple[int, int]
 ) -> None:
