@@ -295,10 +295,9 @@ def valgrind(session: nox.Session) -> None:
     # By default, valgrind may let some threads starve for half a minute.
     memcheck = "valgrind -q --error-exitcode=9 --fair-sched=try"
     run(session, f"{memcheck} --leak-check=full", build_shim_faults(session, "-O1 -g"))
-    # Leave out tests that take minutes under valgrind, and those that lower the limit of open
-    # descriptors, which valgrind does not support. PYTHONMALLOC=malloc is not set, because CPython
-    # 3.11 itself then reads uninitialized memory.
-    selected = "not rlimit and not einval and not any_instruction and not ordered_dict"
+    # Leave out tests that lower the limit of open descriptors, which valgrind does not support.
+    # PYTHONMALLOC=malloc is not set, because CPython 3.11 itself then reads uninitialized memory.
+    selected = "not rlimit and not einval"
     run(session, memcheck, PYTEST, ["-k", selected], test_files("results threads forks"))
 
 
