@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import importlib.util
 import numbers
 import os
 import signal
@@ -42,6 +43,12 @@ linux_only = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 needs_recent_select = pytest.mark.skipif(
     PYPY or sys.version_info < (3, 13), reason="select.poll differs before CPython 3.13"
 )
+
+
+def needs_package(name: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        importlib.util.find_spec(name) is None, reason=f"{name} is not installed"
+    )
 
 
 def rows(table: dict[str, Any]) -> list[Any]:
@@ -137,6 +144,14 @@ def error_of(call: Callable[..., object], *args: object) -> BaseException:
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - the caller checks it
         call(*args)
     return caught.value
+
+
+def outcome(call: Callable[..., object], *args: object) -> object:
+    """Return what the call returns, or the type of the exception that it raises."""
+    try:
+        return call(*args)
+    except Exception as error:
+        return type(error)
 
 
 class Interruption(BaseException):

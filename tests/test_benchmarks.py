@@ -14,6 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from support import needs_package
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 COMPILER = (sysconfig.get_config_var("CC") or "cc").split()[0]
 HAS_HEADERS = Path(sysconfig.get_path("include"), "Python.h").exists()
@@ -73,7 +75,7 @@ def test_every_row_has_its_figures_and_a_line_in_a_table(
         assert 8 <= results["memory"]["bytes a descriptor"]["pypoll.Poll"] < 1000
 
 
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs matplotlib")
+@needs_package("matplotlib")
 def test_the_chart_is_always_the_same(measured: tuple[Path, str], tmp_path: Path) -> None:
     first, second = tmp_path / "first.svg", tmp_path / "second.svg"
     for chart in first, second:

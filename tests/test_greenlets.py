@@ -5,25 +5,18 @@ Each program runs in its own process, because a monkey patch cannot be undone.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 
-from support import PYPY, ran
+from support import PYPY, needs_package, ran
 
 pytestmark = pytest.mark.skipif(PYPY, reason="gevent and eventlet are used on CPython")
 
 
-def needs(package: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        importlib.util.find_spec(package) is None, reason=f"{package} is not installed"
-    )
-
-
 @pytest.mark.parametrize("waiter", ["Poll", "PollSelector"])
 @pytest.mark.parametrize(
-    "patch", [pytest.param(name, marks=needs(name)) for name in ("gevent", "eventlet")]
+    "patch", [pytest.param(name, marks=needs_package(name)) for name in ("gevent", "eventlet")]
 )
 def test_an_object_stays_usable_under_a_monkey_patch_after_a_handler_raised_in_its_wait(
     patch: str, waiter: str, tmp_path: Path
@@ -33,7 +26,7 @@ def test_an_object_stays_usable_under_a_monkey_patch_after_a_handler_raised_in_i
     assert status == 0, errors
 
 
-@needs("greenlet")
+@needs_package("greenlet")
 @pytest.mark.parametrize(
     "case",
     [

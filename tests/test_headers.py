@@ -5,7 +5,6 @@ The results cannot run here. LLVM assembly shows what they contain, in the same 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from support import needs_package
+
 SHIM = Path(__file__).parent.parent / "pypoll" / "shim.c"
 
 pytestmark = [
-    pytest.mark.skipif(
-        importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed"
-    ),
+    needs_package("ziglang"),
     pytest.mark.skipif(not SHIM.exists(), reason="the C sources are not here"),
 ]
 

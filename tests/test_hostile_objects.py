@@ -23,6 +23,7 @@ from support import (
     LyingInt,
     Pipe,
     Refusal,
+    outcome,
     set_of,
 )
 
@@ -47,14 +48,6 @@ class Acting:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._convert())
-
-
-def outcome(call: Callable[[], Any]) -> object:
-    """Return what the call returns, or the type of the exception that it raises."""
-    try:
-        return call()
-    except Exception as error:
-        return type(error)
 
 
 def test_a_change_by_an_argument_of_poll_takes_effect_before_the_call(

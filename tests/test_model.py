@@ -43,7 +43,7 @@ from pypoll import (
     PollEvent,
     PollSelector,
 )
-from support import HAS_PPOLL, PYPY
+from support import HAS_PPOLL, PYPY, outcome
 
 DEFAULT_MASK = POLLIN | POLLPRI | POLLOUT
 ANY_EVENT = EVENT_READ | EVENT_WRITE | EVENT_URGENT | EVENT_HANGUP
@@ -77,14 +77,6 @@ def kernel(fd: int, mask: int) -> int:
     p = select.poll()
     p.register(fd, mask)
     return dict(p.poll(0)).get(fd, 0)
-
-
-def outcome(call: Callable[..., object], *args: object) -> object:
-    """Return what the call returns, or the type of what it raises."""
-    try:
-        return call(*args)
-    except Exception as error:
-        return type(error)
 
 
 def in_order(ready: list[Any]) -> list[Any]:

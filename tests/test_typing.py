@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,15 +14,10 @@ import pytest
 
 from pypoll import _shim
 from pypoll.library import ffi, lib
+from support import needs_package
 
 STUB = Path(str(_shim.__file__)).parent / "_shim.pyi"
 USER_CODE = Path(__file__).parent / "user_code.py"
-
-
-def needs(package: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(
-        importlib.util.find_spec(package) is None, reason=f"{package} is not installed"
-    )
 
 
 def check(directory: Path, *command: str) -> None:
@@ -41,13 +35,13 @@ def check(directory: Path, *command: str) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-@needs("mypy")
+@needs_package("mypy")
 @pytest.mark.parametrize("system", ["linux", "darwin", "freebsd14"])
 def test_users_code_passes_a_strict_check_by_mypy(system: str, tmp_path: Path) -> None:
     check(tmp_path, "mypy", "--strict", "--platform", system, str(USER_CODE))
 
 
-@needs("basedpyright")
+@needs_package("basedpyright")
 @pytest.mark.parametrize("system", ["Linux", "Darwin"])
 def test_users_code_passes_a_strict_check_by_pyright(system: str, tmp_path: Path) -> None:
     settings = {
@@ -61,7 +55,7 @@ def test_users_code_passes_a_strict_check_by_pyright(system: str, tmp_path: Path
     check(tmp_path, "basedpyright", "--pythonpath", sys.executable, "--warnings")
 
 
-@needs("basedpyright")
+@needs_package("basedpyright")
 def test_the_types_of_all_public_names_are_known(tmp_path: Path) -> None:
     check(tmp_path, "basedpyright", "--verifytypes", "pypoll", "--ignoreexternal")
 

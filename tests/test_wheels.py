@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pypoll import _shim
+from support import needs_package
 
 ROOT = Path(__file__).resolve().parent.parent
 PLATFORMS = ROOT / "docs" / "platforms.md"
@@ -75,7 +75,7 @@ def test_each_cell_of_the_install_table_is_a_wheel_or_source() -> None:
     assert {re.split(r"[, ]", cell)[0] for cell in cells} == {"wheel", "source"}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("cibuildwheel") is None, reason="needs cibuildwheel")
+@needs_package("cibuildwheel")
 def test_the_install_table_promises_what_cibuildwheel_would_build() -> None:
     assert planned("linux") | planned("macos") == promised()
 
