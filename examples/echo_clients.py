@@ -28,7 +28,7 @@ BLOCK += BLOCK[:WINDOW]  # so that no slice wraps around
 
 
 class Client:
-    """A client that sends a stream of its own and compares what comes back."""
+    """A client that sends a stream of bytes, and compares it with what comes back."""
 
     def __init__(self, address: tuple[str, int], number: int) -> None:
         self.sock = socket.socket()

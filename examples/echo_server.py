@@ -179,7 +179,7 @@ def serve_clients(server: EchoServer, signals: socket.socket, count: int, second
     print(f"echo server on {host}:{port}, {count:,} clients for {seconds:g} s", flush=True)
     stopped: list[int] = []
     report: list[str] = []
-    # Ctrl-C does not reach a process in a session of its own: stop() decides how it ends.
+    # Ctrl-C does not reach a process in another session: stop() decides how it ends.
     with subprocess.Popen(
         [sys.executable, str(CLIENTS), host, str(port), str(count), str(seconds)],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Objects stay usable under gevent, eventlet and bare greenlets, which switch stacks in one thread.
+"""Objects stay usable under gevent, eventlet and plain greenlets, which switch in one thread.
 
 Each program runs in its own process, because a monkey patch cannot be undone.
 """

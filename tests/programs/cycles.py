@@ -1,4 +1,4 @@
-"""Sets that finalizers use while the collector, in an order of its own, frees a garbage cycle."""
+"""Sets that finalizers use while the collector frees a garbage cycle, in any order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pypoll
 
 reading, writing = os.pipe()
-# More than a set holds without memory of its own.
+# More than a set holds before it allocates memory.
 fds = [os.dup(writing) for _ in range(20)]
 ready = [(fd, pypoll.POLLOUT) for fd in fds]
 finalized: list[Any] = []

@@ -1,7 +1,7 @@
 """CPython's allocator refuses one block, or twenty in a row, at each allocation of each call.
 
-It does not refuse all further blocks: until 3.14, an except block behind the 256th instruction
-then makes CPython try again without end (CPython issue 132508).
+It does not refuse all further blocks, because CPython before 3.14 would retry forever in an except
+block beyond the 256th instruction (CPython issue 132508).
 """
 
 from __future__ import annotations
