@@ -258,7 +258,8 @@ class PollSelector(BaseSelector):
         if known is None:
             raise KeyError(f"{shown(fileobj)} is not registered")
         self._unsettled.add(fd)
-        if not self._lazy:
+        lazy = self._lazy  # a select() in another thread may change it meanwhile
+        if not lazy:
             # Remove it from the set before the key. While the key exists, no other thread can
             # register the same descriptor. After that, this would undo the registration.
             try:  # noqa: SIM105 - suppress() takes 0.3 us
@@ -267,13 +268,13 @@ class PollSelector(BaseSelector):
                 pass
         key = keys.pop(fd, None)
         self._pairs = None
-        if not self._lazy:
+        if not lazy:
             try:
                 self._unsettled.remove(fd)
             except KeyError:
                 self._unsettled.add(fd)  # a select() has added it to the set again
         # Other threads may have removed the key first, or registered fd again.
-        if self._lazy or key is not known or fd in keys:
+        if lazy or key is not known or fd in keys:
             self._unsettled.add(fd)
         if key is None:
             raise KeyError(f"{shown(fileobj)} is not registered")

@@ -13,6 +13,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,7 +24,17 @@ import pytest
 
 import pypoll
 from pypoll import EVENT_READ, EVENT_WRITE, POLLIN, POLLOUT, Poll, PollSelector
-from support import HAS_PPOLL, PATIENCE, PYPY, Interruption, handling, settled
+from support import (
+    HAS_PPOLL,
+    PATIENCE,
+    PYPY,
+    Interruption,
+    Thread,
+    handling,
+    settled,
+)
+
+STEP = "line" if PYPY else "opcode"  # PyPy has no trace events for instructions
 
 # A descriptor's mask, or its events and data in a selector; None if it is not registered.
 Value = Optional[tuple[Any, ...]]
@@ -98,6 +109,10 @@ class Subject:
 
     def run(self, call: Call) -> Any:
         return call(self.object, self.fd)
+
+    def tried(self, call: Call) -> None:
+        with contextlib.suppress(KeyError):
+            self.run(call)
 
     def wait(self) -> list[tuple[int, Value]]:
         return self.shown(self.object.poll(0) if self.kind is Poll else self.object.select(0))
@@ -174,6 +189,52 @@ HANDLERS = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def interpreted() -> Iterator[None]:
+    """Turn PyPy's compiler off: compiled code handles signals only at the end of loops."""
+    pypyjit: Any = importlib.import_module("pypyjit") if PYPY else None
+    if pypyjit:
+        pypyjit.set_param("off")
+    yield
+    if pypyjit:
+        pypyjit.set_param("default")
+
+
+class Steps:
+    """Runs a call with *action* before one of its instructions or lines in pypoll's code."""
+
+    def __init__(self, step: str, action: Callable[[], None]) -> None:
+        self.step = step
+        self.action = action
+
+    def run(self, call: Callable[[], Any], number: int) -> tuple[bool, Any]:
+        """Return whether the call has the step *number*, and what it returned."""
+        package = os.path.dirname(pypoll.__file__)
+        count, answer = 0, None
+
+        def trace(frame: FrameType, event: str, _argument: object) -> Any:
+            nonlocal count
+            if os.path.dirname(frame.f_code.co_filename) != package:
+                return None
+            frame.f_trace_opcodes = self.step == "opcode"
+            if event == self.step:
+                count += 1
+                if count == number:
+                    self.action()
+            return trace
+
+        # Coverage traces too; it continues afterwards.
+        tracing_before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            answer = call()
+        except Interruption:
+            pass
+        finally:
+            sys.settrace(tracing_before)
+        return count >= number, answer
+
+
 def at_each_instruction(
     begin: Callable[[], None],
     call: Callable[[], Any],
@@ -182,48 +243,21 @@ def at_each_instruction(
 ) -> None:
     """Repeat *call* with *action* before the first instruction of pypoll's code, the second, ...
 
-    *check* gets whether the action ran, and what the call returned.
+    On PyPy, it is before each line. *check* gets whether the action ran, and what the call
+    returned.
     """
-    package = os.path.dirname(pypoll.__file__)
-    count = instruction = 0
-
-    def trace(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal count
-        if os.path.dirname(frame.f_code.co_filename) != package:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            count += 1
-            if count == instruction:
-                action()
-        return trace
-
-    # Coverage traces too; it continues afterwards.
-    tracing_before = sys.gettrace()
+    steps = Steps(STEP, action)
     # CPython 3.12 traces instructions only after some code has requested it.
-    sys.settrace(trace)
-    len(Poll())
-    sys.settrace(tracing_before)
-    for instruction in itertools.count(1):
+    steps.run(lambda: len(Poll()), 0)
+    for number in itertools.count(1):
         begin()
-        count, answer = 0, None
-        sys.settrace(trace)
-        try:
-            answer = call()
-        except Interruption:
-            pass
-        finally:
-            sys.settrace(tracing_before)
-        check(count >= instruction, answer)
-        if count < instruction:
-            assert instruction > 5
+        acted, answer = steps.run(call, number)
+        check(acted, answer)
+        if not acted:
+            assert number > (1 if PYPY else 5)
             return
 
 
-needs_tracing = pytest.mark.skipif(PYPY, reason="PyPy has no trace events for single instructions")
-
-
-@needs_tracing
 @HANDLERS
 def test_a_handler_at_any_instruction_may_use_the_object_and_raise(
     subject: Subject, handler: Handler
@@ -242,8 +276,11 @@ def test_a_handler_at_any_instruction_may_use_the_object_and_raise(
         )
 
 
-@needs_tracing
-@pytest.mark.parametrize("counts", [(3, 5), (5, 3), (300, 20), (200, 300), (260, 300)])
+@pytest.mark.parametrize(
+    # PyPy traces each iteration of a comprehension, so large sets take minutes there.
+    "counts",
+    [(3, 5), (5, 3), *([] if PYPY else [(300, 20), (200, 300), (260, 300)])],
+)
 def test_a_wait_interrupted_by_another_at_any_instruction_returns_a_complete_result(
     many: list[int], counts: tuple[int, int]
 ) -> None:
@@ -268,17 +305,12 @@ def test_a_wait_interrupted_by_another_at_any_instruction_returns_a_complete_res
         at_each_instruction(lambda: choose(0), wait, action, check)
 
 
-@needs_tracing
 @pytest.mark.parametrize("others", [1, 9])
 def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
     many: list[int], others: int
 ) -> None:
     """The change runs in the same thread, which makes no difference to the selector."""
     subject = Subject(PollSelector, many[: others + 2])
-
-    def tried(call: Call) -> None:
-        with contextlib.suppress(KeyError):
-            subject.run(call)
 
     def check(_acted: bool, _answer: object) -> None:
         for _ in range(3):
@@ -288,21 +320,58 @@ def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
     for (values, call), (_, other_call) in itertools.product(SELECTOR_CASES, repeat=2):
         at_each_instruction(
             partial(subject.begin, values[0]),
-            partial(tried, call),
-            partial(tried, other_call),
+            partial(subject.tried, call),
+            partial(subject.tried, other_call),
             check,
         )
 
 
-@pytest.fixture
-def interpreted() -> Iterator[None]:
-    """Turn PyPy's compiler off: compiled code handles signals only at the end of loops."""
-    pypyjit: Any = importlib.import_module("pypyjit") if PYPY else None
-    if pypyjit:
-        pypyjit.set_param("off")
-    yield
-    if pypyjit:
-        pypyjit.set_param("default")
+@pytest.mark.parametrize("first", ["change", "select"])
+def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
+    many: list[int], first: str
+) -> None:
+    """One runs up to a line, then the other up to a line, then the first to its end."""
+    subject = Subject(PollSelector, many[:3])
+    select = SELECTOR_CASES[-2]
+
+    def interleaved(case: Case, other: Case, line: int, other_line: int) -> tuple[bool, bool]:
+        """Return whether both calls have so many lines."""
+        stopped, resumed = threading.Event(), threading.Event()
+        thread: Thread
+        has_other_line = False
+
+        def stop() -> None:
+            stopped.set()
+            assert resumed.wait(PATIENCE)
+
+        def run_other() -> bool:
+            has_line, _ = Steps("line", stop).run(partial(subject.tried, other.call), other_line)
+            stopped.set()
+            return has_line
+
+        def start_other() -> None:
+            nonlocal thread
+            thread = Thread(run_other)
+            assert stopped.wait(PATIENCE)
+
+        subject.begin(case.values[0])
+        has_line, _ = Steps("line", start_other).run(partial(subject.tried, case.call), line)
+        resumed.set()
+        if has_line:
+            has_other_line = thread.join()
+        subject.check_wait()
+        assert settled(subject.object)
+        return has_line, has_other_line
+
+    for change in SELECTOR_CASES[:-2]:
+        cases = (change, select) if first == "change" else (select, change)
+        for line in itertools.count(1):
+            for other_line in itertools.count(1):
+                has_lines = interleaved(*cases, line, other_line)
+                if not all(has_lines):
+                    break
+            if not has_lines[0]:
+                break
 
 
 @pytest.fixture
@@ -315,7 +384,7 @@ def no_collection() -> Iterator[None]:
 
 
 @pytest.mark.asynchronous
-@pytest.mark.usefixtures("interpreted", "no_collection")
+@pytest.mark.usefixtures("no_collection")
 @HANDLERS
 def test_a_handler_at_any_moment_may_use_the_object_and_raise(
     subject: Subject, handler: Handler, long_profile: bool
