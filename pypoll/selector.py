@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from errno import EAGAIN, ENOMEM, ENOSPC
-from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 
 import pypoll
@@ -174,9 +173,9 @@ class PollSelector(BaseSelector):
 
     def __init__(self) -> None:
         """Create a selector with nothing registered."""
-        # The keys are authoritative, and the set of the Poll is updated to match them. A descriptor
-        # is in _unsettled while its key is being changed. If an exception interrupts the change, it
-        # stays there, and the next select() updates the set.
+        # The keys are authoritative, and the set of the Poll is updated to match them. The next
+        # select() does this for the descriptors in _unsettled, whose change was interrupted by an
+        # exception, or left to it.
         self._fd_to_key = {}
         self._unsettled: set[int] = set()
         self._pairs: _Pairs | None = None
@@ -184,19 +183,18 @@ class PollSelector(BaseSelector):
         self._selector = self._selector_cls()
         # None if it is an instance of a subclass, which may override any method.
         self._set = self._selector._pypoll_set if type(self._selector) is Poll else None
+        # How often the set was changed. A change of a key first reads this, then changes the key,
+        # and then the set, unless another thread or a signal handler has changed the set since.
+        self._changes = 0
+        self._follow_now: Callable[[pypoll.types.Any, int, int, int], int] = (
+            self._overriding_follow if self._set is None else lib.pypoll_follow
+        )
         # On PyPy, a call of the C code takes longer than the standard selector's register(). So
         # select() applies the changes, and often finds that a later one has undone them.
         self._lazy = _PYPY and self._set is not None
-        self._add: Callable[[int, int], int | None]
-        self._remove: Callable[[int], int | None]
-        if self._set is not None and not _PYPY:
-            # Calling C directly makes register() and unregister() 25 % faster. These functions
-            # return 0 or an error number.
-            self._add = partial(lib.pypoll_register, self._set)
-            self._remove = partial(lib.pypoll_unregister, self._set)
-        else:
-            self._add = self._selector.register
-            self._remove = self._selector.unregister
+        self._follow: Callable[[pypoll.types.Any, int, int, int], int] = (
+            self._follow_later if self._lazy else self._follow_now
+        )
 
     def register(
         self, fileobj: pypoll.types.FileDescriptorLike, events: int, data: object = None
@@ -220,26 +218,21 @@ class PollSelector(BaseSelector):
         )
         key: SelectorKey = _new_key(SelectorKey, (fileobj, fd, events, data))
         keys = self._fd_to_key
-        self._unsettled.add(fd)
+        changes = self._changes
         try:
-            if fd in keys:
+            if keys.setdefault(fd, key) is not key:
                 raise KeyError(f"{shown(fileobj)} (FD {fd}) is already registered")
-            keys[fd] = key
             self._pairs = None
-            if self._lazy:
-                self._unsettled.add(fd)  # another thread may have settled it before the change
-                return key
-            if self._add(fd, _MASKS[events]):
-                self._selector.register(fd, _MASKS[events])
+            changes = self._follow(self._set, changes, fd, _MASKS[events])
+            if changes >= 0:
+                self._changes = changes
+            else:
+                self._settle(fd)
         except BaseException:
             if keys.get(fd) is key:
                 keys.pop(fd, None)
             self._unsettled.add(fd)
             raise
-        self._unsettled.discard(fd)
-        # Another thread may have changed the key, and the set, in the meantime.
-        if keys.get(fd) is not key:
-            self._unsettled.add(fd)
         return key
 
     def unregister(self, fileobj: pypoll.types.FileDescriptorLike) -> SelectorKey:
@@ -253,32 +246,21 @@ class PollSelector(BaseSelector):
             if type(fileobj) is int and 0 <= fileobj <= MAX_DESCRIPTOR
             else self._fd_of(fileobj)
         )
-        keys = self._fd_to_key
-        known = keys.get(fd)
-        if known is None:
-            raise KeyError(f"{shown(fileobj)} is not registered")
-        self._unsettled.add(fd)
-        lazy = self._lazy  # a select() in another thread may change it meanwhile
-        if not lazy:
-            # Remove it from the set before the key. While the key exists, no other thread can
-            # register the same descriptor. After that, this would undo the registration.
-            try:  # noqa: SIM105 - suppress() takes 0.3 us
-                self._remove(fd)
-            except KeyError:
-                pass
-        key = keys.pop(fd, None)
-        self._pairs = None
-        if not lazy:
-            try:
-                self._unsettled.remove(fd)
-            except KeyError:
-                self._unsettled.add(fd)  # a select() has added it to the set again
-        # Other threads may have removed the key first, or registered fd again.
-        if lazy or key is not known or fd in keys:
+        changes = self._changes
+        try:
+            key = self._fd_to_key.pop(fd, None)
+            if key is not None:
+                self._pairs = None
+                changes = self._follow(self._set, changes, fd, 0)
+                if changes >= 0:
+                    self._changes = changes
+                else:
+                    self._settle(fd)
+                return key
+        except BaseException:
             self._unsettled.add(fd)
-        if key is None:
-            raise KeyError(f"{shown(fileobj)} is not registered")
-        return key
+            raise
+        raise KeyError(f"{shown(fileobj)} is not registered")
 
     def modify(
         self, fileobj: pypoll.types.FileDescriptorLike, events: int, data: object = None
@@ -299,32 +281,25 @@ class PollSelector(BaseSelector):
             return key
         fd = key.fd
         changed: SelectorKey = _new_key(SelectorKey, (key.fileobj, fd, events, data))
-        keys = self._fd_to_key
-        self._unsettled.add(fd)
-        keys[fd] = changed
-        self._pairs = None
-        if self._lazy or events == key.events:
-            # Another thread may have changed the events meanwhile, so the next select() settles it.
-            self._unsettled.add(fd)
-            return changed
+        changes = self._changes
         try:
-            if not events:
-                with suppress(KeyError):
-                    self._remove(fd)
-            elif self._set is None and key.events:
-                try:
+            self._fd_to_key[fd] = changed
+            self._pairs = None
+            if self._set is None and events and key.events:
+                with suppress(FileNotFoundError):  # another thread has removed it
                     self._selector.modify(fd, _MASKS[events])
-                except FileNotFoundError:  # another thread has removed it
-                    self._selector.register(fd, _MASKS[events])
-            elif self._add(fd, _MASKS[events]):
-                self._selector.register(fd, _MASKS[events])
+            changes = self._follow(self._set, changes, fd, _MASKS[events])
+            if changes >= 0:
+                self._changes = changes
+            else:
+                self._settle(fd)
         except BaseException:
-            with suppress(KeyError):
-                self.unregister(fd)
+            if events == key.events:
+                self._unsettled.add(fd)
+            else:
+                with suppress(KeyError):
+                    self.unregister(fd)
             raise
-        self._unsettled.discard(fd)
-        if keys.get(fd) is not changed:
-            self._unsettled.add(fd)
         return changed
 
     def select(self, timeout: pypoll.types.Timeout = None) -> list[Pair]:
@@ -343,11 +318,11 @@ class PollSelector(BaseSelector):
         """
         if self._lazy:
             # So changes by a signal handler take effect in this wait.
-            self._lazy = False
+            self._lazy, self._follow = False, self._follow_now
             try:
                 return PollSelector.select(self, timeout)
             finally:
-                self._lazy = True
+                self._lazy, self._follow = True, self._follow_later
         while self._unsettled:
             for fd in [*self._unsettled]:
                 self._settle(fd)
@@ -408,6 +383,20 @@ class PollSelector(BaseSelector):
         """Return a mapping of file objects to keys, which reflects later changes."""
         return self._map  # type: ignore[return-value] # None after close(), as in selectors
 
+    def _follow_later(self, _set: object, _changes: int, fd: int, _mask: int) -> int:
+        """Leave a change to the next select()."""
+        self._unsettled.add(fd)
+        return 0
+
+    def _overriding_follow(self, _set: None, _changes: int, fd: int, mask: int) -> int:
+        """Do what pypoll_follow() does, by the methods of a subclass."""
+        if mask:
+            self._selector.register(fd, mask)
+        else:
+            with suppress(KeyError):
+                self._selector.unregister(fd)
+        return 0 if self._mask_of(fd) == mask else -EAGAIN
+
     def _overriding_poll(self, limit: int) -> list[Ready]:
         """Call a subclass's poll(), which takes milliseconds, with a limit in nanoseconds."""
         if limit == NO_LIMIT:
@@ -442,32 +431,31 @@ class PollSelector(BaseSelector):
             raise KeyError(f"{shown(fileobj)} is not registered")
         return key
 
+    def _mask_of(self, fd: int) -> int:
+        """Return the event mask that the set must have for a descriptor, or 0 for none."""
+        key = self._fd_to_key.get(fd)
+        return 0 if key is None else _MASKS[key.events]
+
     def _settle(self, fd: int) -> None:
-        """Update the set to match the key of an unsettled descriptor."""
-        self._pairs = None  # an exception may have interrupted the change before this
-        error = 0
-        while True:
-            if self._set is not None:
-                changes = lib.pypoll_changes(self._set)
-            key = self._fd_to_key.get(fd)
-            mask = 0 if key is None else _MASKS[key.events]
-            if self._set is not None:
-                # Another thread may be settling this descriptor too, or may have changed it since
-                # the key was read. Keep its newer mask, because a third thread may wait with it.
-                error = lib.pypoll_follow(self._set, changes, fd, mask)
-            elif mask:
-                self._selector.register(fd, mask)
-            else:
-                with suppress(KeyError):
-                    self._selector.unregister(fd)
-            if error in _TOO_SMALL:
-                self._selector.register(fd, mask)
-            elif error != -EAGAIN:
-                self._unsettled.discard(fd)
-                if self._fd_to_key.get(fd) is key:
-                    return
-                # Repeat instead of relying on this entry: another thread may discard it as its own.
-                self._unsettled.add(fd)
+        """Update the set to match the key of a descriptor."""
+        try:
+            self._pairs = None
+            while True:
+                changes = 0 if self._set is None else lib.pypoll_changes(self._set)
+                mask = self._mask_of(fd)
+                changes = self._follow_now(self._set, changes, fd, mask)
+                if changes in _TOO_SMALL:
+                    self._selector.register(fd, mask)
+                elif changes >= 0:
+                    # Only now: until the set is right, another select() must not use it.
+                    self._unsettled.discard(fd)
+                    if self._mask_of(fd) == mask:
+                        break
+                    self._unsettled.add(fd)
+            self._changes = changes
+        except BaseException:
+            self._unsettled.add(fd)
+            raise
 
 
 def _checked_events(events: pypoll.types.SupportsIndex, least: int) -> int:

@@ -128,7 +128,7 @@ struct pypoll_set {
 
     /* Guarded by the lock, except that a wait reads `changed` without it. */
     int changed;            /* the copy is out of date */
-    unsigned changes;       /* counts the changes */
+    int changes;            /* counts the changes */
     int owners;
     int live;               /* registered descriptors */
     int count;              /* entries in use, holes included */
@@ -346,10 +346,16 @@ static inline int in_range(int fd, int mask)
     return fd >= 0 && mask >= 0 && mask <= USHRT_MAX;
 }
 
+/* The number of changes after one more. After INT_MAX it starts again at 0. */
+static inline int one_more(int changes)
+{
+    return (int)(((unsigned)changes + 1) & INT_MAX);
+}
+
 /* Makes the next wait copy the set, and unlocks it. */
 static inline void unlock_changed(pypoll_set *set)
 {
-    set->changes++;
+    set->changes = one_more(set->changes);
     __atomic_store_n(&set->changed, 1, __ATOMIC_RELAXED);
     unlock(set);
 }
@@ -419,28 +425,31 @@ int pypoll_unregister(pypoll_set *set, int fd)
     return error;
 }
 
-unsigned pypoll_changes(pypoll_set *set)
+int pypoll_follow(pypoll_set *set, int changes, int fd, int mask)
 {
-    unsigned changes;
-
-    lock(set);
-    changes = set->changes;
-    unlock(set);
-    return changes;
-}
-
-int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask)
-{
-    int error;
+    int error = 0;
 
     lock(set);
     if (set->changes != changes) {
         unlock(set);
         return -EAGAIN;
     }
-    error = mask != 0 ? put(set, fd, mask, 1) : drop(set, fd);
+    if (mask != 0)
+        error = put(set, fd, mask, 1);
+    else
+        (void)drop(set, fd);
     unlock_changed(set);
-    return error;
+    return error < 0 ? error : one_more(changes);
+}
+
+int pypoll_changes(pypoll_set *set)
+{
+    int changes;
+
+    lock(set);
+    changes = set->changes;
+    unlock(set);
+    return changes;
 }
 
 int pypoll_mask(pypoll_set *set, int fd)

@@ -56,12 +56,14 @@ int pypoll_modify(pypoll_set *set, int fd, int mask);
 /* Removes fd. Returns 0, -EINVAL or -ENOENT. */
 int pypoll_unregister(pypoll_set *set, int fd);
 
-/* pypoll_changes returns the number of changes so far. pypoll_follow takes this number, and
- * returns -EAGAIN if there was another change since. So a thread can choose a mask without a
- * lock, and never overwrites a newer one. pypoll_follow returns 0, -ENOENT, -ENOSPC or -ENOMEM,
- * like the functions above. Mask 0 removes fd. fd and mask must be in range. */
-unsigned pypoll_changes(pypoll_set *set);
-int pypoll_follow(pypoll_set *set, unsigned changes, int fd, int mask);
+/* Sets the event mask of fd, or removes fd if mask is 0, unless the set has been changed since it
+ * had this number of changes. So a thread can choose a mask without a lock, and never overwrites a
+ * newer one. fd and mask must be in range. Returns the new number of changes, -EAGAIN if there was
+ * another change, -ENOSPC or -ENOMEM. */
+int pypoll_follow(pypoll_set *set, int changes, int fd, int mask);
+
+/* Returns the number of changes so far. A new set has 0. */
+int pypoll_changes(pypoll_set *set);
 
 /* Returns the event mask of fd, or -ENOENT. */
 int pypoll_mask(pypoll_set *set, int fd);

@@ -327,7 +327,7 @@ static void test_arguments_out_of_range(void)
 static void test_follow_makes_no_change_after_another_change(void)
 {
     pypoll_set *set = new_set(small);
-    unsigned changes = pypoll_changes(set);
+    int changes = pypoll_changes(set);
     struct content before;
 
     CHECK(pypoll_modify(set, CLOSED, POLLOUT) == 0);
@@ -335,8 +335,14 @@ static void test_follow_makes_no_change_after_another_change(void)
     CHECK(pypoll_follow(set, changes, CLOSED, POLLIN) == -EAGAIN);
     CHECK(pypoll_follow(set, changes, CLOSED, 0) == -EAGAIN);
     CHECK(same(content_of(set), before));
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN) == 0 && pypoll_mask(set, CLOSED) == POLLIN);
-    CHECK(pypoll_follow(set, pypoll_changes(set), CLOSED, 0) == 0 && pypoll_mask(set, CLOSED) == -ENOENT);
+    CHECK(pypoll_follow(set, pypoll_changes(set), ADDED, POLLIN) == -ENOSPC);
+    CHECK(same(content_of(set), before));
+    changes = pypoll_follow(set, pypoll_changes(set), CLOSED, POLLIN);
+    CHECK(changes == pypoll_changes(set) && pypoll_mask(set, CLOSED) == POLLIN);
+    set->changes = changes = INT_MAX;
+    CHECK(pypoll_follow(set, changes, CLOSED, 0) == 0 && pypoll_mask(set, CLOSED) == -ENOENT);
+    CHECK(pypoll_follow(set, 0, CLOSED, 0) == 1); /* nothing to remove */
+    CHECK(pypoll_follow(set, changes, CLOSED, 0) == -EAGAIN);
     end_set(set);
 }
 
@@ -563,10 +569,10 @@ static int modifies_two(pypoll_set *set)
 /* Gives one of these two the mask of the other, unless a change comes in between. */
 static int follows(pypoll_set *set)
 {
-    unsigned changes = pypoll_changes(set);
-    int error = pypoll_follow(set, changes, CLOSED + 2, pypoll_mask(set, CLOSED + 3) | POLLIN);
+    int changes = pypoll_changes(set);
 
-    return error == -EAGAIN ? 0 : error;
+    changes = pypoll_follow(set, changes, CLOSED + 2, pypoll_mask(set, CLOSED + 3) | POLLIN);
+    return changes == -EAGAIN || changes > 0 ? 0 : changes;
 }
 
 static sem_t go;

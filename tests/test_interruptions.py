@@ -141,7 +141,11 @@ class Subject:
         """Change the set as a signal handler may, so that all results move, and poll."""
         self.object.modify(self.first, *self.ready)
         self.object.register(self.guest, *self.ready)
-        self.check_wait()
+        found, expected = self.wait(), self.expected()
+        if self.kind is PollSelector:
+            # Its change may be half done: the key exists, but the set does not have it yet.
+            found, expected = ([i for i in items if i[0] != self.fd] for items in (found, expected))
+        assert found == expected
         assert pypoll.poll_fd(self.guest, POLLOUT) == POLLOUT
 
     def check(self, values: tuple[Value, ...], used: bool, answer: Any) -> None:
@@ -326,13 +330,13 @@ def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
         )
 
 
-@pytest.mark.parametrize("first", ["change", "select"])
 def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
-    many: list[int], first: str
+    many: list[int], long_profile: bool
 ) -> None:
     """One runs up to a line, then the other up to a line, then the first to its end."""
     subject = Subject(PollSelector, many[:3])
-    select = SELECTOR_CASES[-2]
+    # By default without those that differ from one of these only in the event mask.
+    cases = SELECTOR_CASES if long_profile else [SELECTOR_CASES[i] for i in (0, 2, 4, 5, 8)]
 
     def interleaved(case: Case, other: Case, line: int, other_line: int) -> tuple[bool, bool]:
         """Return whether both calls have so many lines."""
@@ -363,11 +367,10 @@ def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
         assert settled(subject.object)
         return has_line, has_other_line
 
-    for change in SELECTOR_CASES[:-2]:
-        cases = (change, select) if first == "change" else (select, change)
+    for case, other in itertools.product(cases, repeat=2):
         for line in itertools.count(1):
             for other_line in itertools.count(1):
-                has_lines = interleaved(*cases, line, other_line)
+                has_lines = interleaved(case, other, line, other_line)
                 if not all(has_lines):
                     break
             if not has_lines[0]:
