@@ -193,8 +193,7 @@ def coverage(session: nox.Session) -> None:
     shutil.rmtree(tmp(session) / "coverage", ignore_errors=True)
     env = {"COVERAGE_FILE": f"{tmp(session)}/coverage/of"}
     # A few lines run only on PyPy, or only without ppoll(2). These tests cover them.
-    on_pypy = [str(path) for path in Path("tests").glob("test_selector*.py")]
-    on_pypy += test_files("results signals threads")
+    on_pypy = test_files("selector selector_hangups selector_races results signals threads")
     without_ppoll = [*test_files("signals"), "-k", "without_ppoll"]
     slow = test_files("benchmarks echo_server scale")
     for interpreter, poll_only, arguments in (

@@ -191,9 +191,8 @@ class PollSelector(BaseSelector):
         )
         # On PyPy, a call of the C code takes longer than the standard selector's register(). So
         # select() applies the changes, and often finds that a later one has undone them.
-        self._lazy = _PYPY and self._set is not None
         self._follow: Callable[[pypoll.types.Any, int, int, int], int] = (
-            self._follow_later if self._lazy else self._follow_now
+            self._follow_later if _PYPY and self._set is not None else self._follow_now
         )
 
     def register(
@@ -316,13 +315,13 @@ class PollSelector(BaseSelector):
 
         Raises the exceptions of Poll.poll() and those of signal handlers.
         """
-        if self._lazy:
+        if _PYPY and self._follow is not self._follow_now:
             # So changes by a signal handler take effect in this wait.
-            self._lazy, self._follow = False, self._follow_now
+            self._follow = self._follow_now
             try:
                 return PollSelector.select(self, timeout)
             finally:
-                self._lazy, self._follow = True, self._follow_later
+                self._follow = self._follow_later
         while self._unsettled:
             for fd in [*self._unsettled]:
                 self._settle(fd)
