@@ -195,7 +195,10 @@ HANDLERS = pytest.mark.parametrize(
 
 @pytest.fixture(autouse=True)
 def interpreted() -> Iterator[None]:
-    """Turn PyPy's compiler off: compiled code handles signals only at the end of loops."""
+    """Turn PyPy's compiler off.
+
+    Compiled code handles signals only at the end of loops, and takes minutes if it is traced.
+    """
     pypyjit: Any = importlib.import_module("pypyjit") if PYPY else None
     if pypyjit:
         pypyjit.set_param("off")
@@ -213,15 +216,15 @@ class Steps:
 
     def run(self, call: Callable[[], Any], number: int) -> tuple[bool, Any]:
         """Return whether the call has the step *number*, and what it returned."""
-        package = os.path.dirname(pypoll.__file__)
+        package, step = os.path.dirname(pypoll.__file__), self.step
         count, answer = 0, None
 
         def trace(frame: FrameType, event: str, _argument: object) -> Any:
             nonlocal count
             if os.path.dirname(frame.f_code.co_filename) != package:
                 return None
-            frame.f_trace_opcodes = self.step == "opcode"
-            if event == self.step:
+            frame.f_trace_opcodes = step == "opcode"
+            if event == step:
                 count += 1
                 if count == number:
                     self.action()
@@ -330,10 +333,11 @@ def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
         )
 
 
+@pytest.mark.native  # no race here depends on the processor
 def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
     many: list[int], long_profile: bool
 ) -> None:
-    """One runs up to a line, then the other up to a line, then the first to its end."""
+    """One runs up to a line, then the other up to a line; then each runs to its end."""
     subject = Subject(PollSelector, many[:3])
     # By default without those that differ from one of these only in the event mask.
     cases = SELECTOR_CASES if long_profile else [SELECTOR_CASES[i] for i in (0, 2, 4, 5, 8)]
