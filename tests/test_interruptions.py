@@ -83,6 +83,16 @@ SELECTOR_CASES = [
 ]
 
 
+@pytest.fixture
+def pairs(long_profile: bool) -> list[tuple[Case, Case]]:
+    """Calls of a selector, each with one that another thread makes meanwhile.
+
+    By default one call of each kind: the others have another event mask, data or timeout.
+    """
+    cases = SELECTOR_CASES if long_profile else [SELECTOR_CASES[i] for i in (0, 2, 4, 5, 8)]
+    return [(case, other) for case in cases for other in cases]
+
+
 class Subject:
     """An object with one descriptor that calls change, and others that are ready for writing."""
 
@@ -314,7 +324,7 @@ def test_a_wait_interrupted_by_another_at_any_instruction_returns_a_complete_res
 
 @pytest.mark.parametrize("others", [1, 9])
 def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
-    many: list[int], others: int
+    many: list[int], pairs: list[tuple[Case, Case]], others: int
 ) -> None:
     """The change runs in the same thread, which makes no difference to the selector."""
     subject = Subject(PollSelector, many[: others + 2])
@@ -324,7 +334,7 @@ def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
             subject.check_wait()
             assert settled(subject.object)
 
-    for (values, call), (_, other_call) in itertools.product(SELECTOR_CASES, repeat=2):
+    for (values, call), (_, other_call) in pairs:
         at_each_instruction(
             partial(subject.begin, values[0]),
             partial(subject.tried, call),
@@ -335,12 +345,10 @@ def test_a_change_by_another_thread_at_any_instruction_leaves_a_selector_exact(
 
 @pytest.mark.native  # no race here depends on the processor
 def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
-    many: list[int], long_profile: bool
+    many: list[int], pairs: list[tuple[Case, Case]]
 ) -> None:
     """One runs up to a line, then the other up to a line; then each runs to its end."""
     subject = Subject(PollSelector, many[:3])
-    # By default without those that differ from one of these only in the event mask.
-    cases = SELECTOR_CASES if long_profile else [SELECTOR_CASES[i] for i in (0, 2, 4, 5, 8)]
 
     def interleaved(case: Case, other: Case, line: int, other_line: int) -> tuple[bool, bool]:
         """Return whether both calls have so many lines."""
@@ -371,7 +379,7 @@ def test_two_threads_that_take_turns_at_any_line_leave_a_selector_exact(
         assert settled(subject.object)
         return has_line, has_other_line
 
-    for case, other in itertools.product(cases, repeat=2):
+    for case, other in pairs:
         for line in itertools.count(1):
             for other_line in itertools.count(1):
                 has_lines = interleaved(case, other, line, other_line)
