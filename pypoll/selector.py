@@ -437,20 +437,21 @@ class PollSelector(BaseSelector):
 
     def _settle(self, fd: int) -> None:
         """Update the set to match the key of a descriptor."""
+        done = False
         try:
             self._pairs = None
-            while True:
+            while not done:
+                self._unsettled.add(fd)
                 changes = 0 if self._set is None else lib.pypoll_changes(self._set)
                 mask = self._mask_of(fd)
                 changes = self._follow_now(self._set, changes, fd, mask)
                 if changes in _TOO_SMALL:
                     self._selector.register(fd, mask)
                 elif changes >= 0:
-                    # Only now: until the set is right, another select() must not use it.
+                    # Only now: until the set is right, another select() must not use it. Another
+                    # thread may have added fd after a newer change, so look at the key again.
                     self._unsettled.discard(fd)
-                    if self._mask_of(fd) == mask:
-                        break
-                    self._unsettled.add(fd)
+                    done = self._mask_of(fd) == mask
             self._changes = changes
         except BaseException:
             self._unsettled.add(fd)
